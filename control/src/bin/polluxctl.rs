@@ -1,0 +1,2 @@
+//! `polluxctl`.
+fn main() {}

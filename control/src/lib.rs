@@ -1,0 +1,1 @@
+//! What operators touch: configuration, API, statistics. Never links DPDK.

@@ -1,0 +1,3 @@
+//! Flows: the record, the table that finds it, the wheel that ends it, its states.
+
+pub mod record;

@@ -1,0 +1,2 @@
+//! `polluxd`.
+fn main() {}
