@@ -187,11 +187,7 @@ impl Ip {
     }
     /// As the standard library's type; a mapped address becomes IPv4.
     pub fn to_std(self) -> IpAddr {
-        if self.is_v4() {
-            IpAddr::V4(Ipv4Addr::from(self.v4_bytes()))
-        } else {
-            IpAddr::V6(Ipv6Addr::from(self.0))
-        }
+        if self.is_v4() { IpAddr::V4(Ipv4Addr::from(self.v4_bytes())) } else { IpAddr::V6(Ipv6Addr::from(self.0)) }
     }
     /// This address with all but the first `len` bits cleared; `len` counts within
     /// the address's own family (0–32 or 0–128).
@@ -254,7 +250,9 @@ impl std::str::FromStr for Mac {
         let mut parts = s.split(':');
         for b in &mut out {
             let part = parts.next().filter(|p| p.len() == 2);
-            *b = part.and_then(|p| u8::from_str_radix(p, 16).ok()).ok_or_else(|| format!("`{s}` is not an Ethernet address like 02:00:00:00:00:01"))?;
+            *b = part
+                .and_then(|p| u8::from_str_radix(p, 16).ok())
+                .ok_or_else(|| format!("`{s}` is not an Ethernet address like 02:00:00:00:00:01"))?;
         }
         if parts.next().is_some() {
             return Err(format!("`{s}` is not an Ethernet address like 02:00:00:00:00:01"));

@@ -103,6 +103,12 @@ impl FlowRecord {
     /// The key of the request direction.
     #[inline(always)]
     pub fn key(&self) -> FlowKey {
-        FlowKey { client: self.client, vip: self.vip, client_port: self.client_port, vport: self.vport, proto: self.proto }
+        FlowKey {
+            client: self.client,
+            vip: self.vip,
+            client_port: self.client_port,
+            vport: self.vport,
+            proto: self.proto,
+        }
     }
 }
