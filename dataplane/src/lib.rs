@@ -16,6 +16,7 @@
 //! `io::dpdk`, the one place that talks to it.
 #![deny(unsafe_code)]
 
+pub mod counters;
 pub mod units;
 
 pub mod wire;

@@ -1,0 +1,280 @@
+//! Counters: one set a worker, one writer each, read by control at any time.
+//!
+//! A counter is a relaxed atomic that only its worker writes, with a plain load and
+//! store: no locked instruction on the packet's way, and no torn read on the other side.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::units::{PortId, RealId};
+
+/// A monotonic count with one writer.
+#[derive(Default, Debug)]
+#[repr(transparent)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call this.
+    #[inline(always)]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+    /// The value now.
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+    /// Overwrites the value (gauges). Only the owning worker may call this.
+    #[inline(always)]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a packet went no further. Each has a counter per worker and a name in the API.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $name,)+ }
+        impl DropReason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
+            /// The name in statistics: lower case with underscores.
+            pub fn name(self) -> &'static str {
+                match self { $(DropReason::$name => $text,)+ }
+            }
+            /// One sentence for people.
+            pub fn describe(self) -> &'static str {
+                match self { $(DropReason::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame is shorter than the headers it announces.
+    TooShort = "too_short",
+    /// The Ethernet type is none that the director handles.
+    UnknownEthertype = "unknown_ethertype",
+    /// The frame is addressed to another station.
+    NotForUs = "not_for_us",
+    /// The frame carries an 802.1Q tag for which the port has no VLAN.
+    UnknownVlan = "unknown_vlan",
+    /// The IP version does not match the Ethernet type.
+    BadIpVersion = "bad_ip_version",
+    /// The IPv4 header length is below 20 bytes or beyond the packet.
+    BadHeaderLength = "bad_header_length",
+    /// The IP total length is below the header's or beyond the frame.
+    BadTotalLength = "bad_total_length",
+    /// The IPv4 header checksum is wrong.
+    BadIpChecksum = "bad_ip_checksum",
+    /// An IPv4 option is malformed.
+    BadIpOption = "bad_ip_option",
+    /// The packet asks for source routing (RFC 7126, section 4.3; RFC 5095).
+    SourceRouted = "source_routed",
+    /// The source or destination address cannot occur on a wire (RFC 1812, section 5.3.7).
+    Martian = "martian",
+    /// The packet is addressed to a multicast or broadcast address nobody here listens to.
+    Multicast = "multicast",
+    /// The transport header is cut off.
+    BadL4Header = "bad_l4_header",
+    /// The transport checksum is wrong and the packet was meant for the director itself.
+    BadL4Checksum = "bad_l4_checksum",
+    /// An ARP packet is malformed or lies about its sender.
+    BadArp = "bad_arp",
+    /// A neighbour discovery message is malformed (RFC 4861, sections 7.1.1 and 7.1.2).
+    BadNd = "bad_nd",
+    /// An ICMP message is malformed or its checksum is wrong.
+    BadIcmp = "bad_icmp",
+    /// An ICMP error quotes no flow that is known.
+    IcmpUnrelated = "icmp_unrelated",
+    /// A fragment overlaps another one of its datagram (RFC 5722, RFC 3128).
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment is malformed or too small to hold its transport header (RFC 1858).
+    BadFragment = "bad_fragment",
+    /// There was no room for one more fragment or datagram.
+    FragmentNoRoom = "fragment_no_room",
+    /// Fragments waited too long for the rest of their datagram.
+    FragmentTimeout = "fragment_timeout",
+    /// The TTL or hop limit ran out; the sender was told where the rate limit allowed.
+    TtlExceeded = "ttl_exceeded",
+    /// The packet does not fit the next link and must not be fragmented.
+    TooBig = "too_big",
+    /// No service at this address and port of a VIP.
+    NoService = "no_service",
+    /// The service has no usable real server.
+    NoRealServer = "no_real_server",
+    /// A TCP packet without SYN that belongs to no flow.
+    NoFlow = "no_flow",
+    /// The flow's real server was removed.
+    RealServerGone = "real_server_gone",
+    /// The flow table is full and nothing in it may be evicted.
+    FlowTableFull = "flow_table_full",
+    /// Dropped on purpose by the overload defence `drop_packet`.
+    Overload = "overload",
+    /// No route to the destination.
+    NoRoute = "no_route",
+    /// Routing between networks is off and the packet is for nobody here.
+    NotRouted = "not_routed",
+    /// The next hop's Ethernet address could not be found in time.
+    NeighbourUnresolved = "neighbour_unresolved",
+    /// Too many packets were waiting for Ethernet addresses.
+    NeighbourQueueFull = "neighbour_queue_full",
+    /// Another worker's ring was full.
+    HandoffFull = "handoff_full",
+    /// No packet buffer was free.
+    NoBuffer = "no_buffer",
+    /// The headroom was too small for one more header.
+    NoHeadroom = "no_headroom",
+    /// The device's transmit queue was full.
+    TxFull = "tx_full",
+    /// The answer was suppressed by a rate limit or by configuration.
+    AnswerSuppressed = "answer_suppressed",
+    /// An address of the director itself was reached, and nothing listens there.
+    LocalNoListener = "local_no_listener",
+    /// The full-NAT pool has no free local address and port.
+    LocalPoolEmpty = "local_pool_empty",
+    /// A second VIP answer: somebody else uses our address.
+    DuplicateAddress = "duplicate_address",
+}
+
+/// Number of drop reasons.
+pub const DROP_REASONS: usize = DropReason::ALL.len();
+
+/// Traffic of one real server on one worker. Bytes are IP total lengths, as the kernel counts.
+#[derive(Default, Debug)]
+#[repr(C, align(64))]
+pub struct RealCounters {
+    /// Flows opened.
+    pub connections: Counter,
+    /// Packets from clients.
+    pub in_packets: Counter,
+    /// Bytes from clients.
+    pub in_bytes: Counter,
+    /// Packets from the real server.
+    pub out_packets: Counter,
+    /// Bytes from the real server.
+    pub out_bytes: Counter,
+}
+
+/// Traffic of one port on one worker.
+#[derive(Default, Debug)]
+#[repr(C, align(64))]
+pub struct PortCounters {
+    /// Packets received.
+    pub rx_packets: Counter,
+    /// Bytes received, Ethernet headers included.
+    pub rx_bytes: Counter,
+    /// Packets sent.
+    pub tx_packets: Counter,
+    /// Bytes sent, Ethernet headers included.
+    pub tx_bytes: Counter,
+}
+
+macro_rules! events {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Countable things that happen to a worker and are no drops.
+        #[derive(Default, Debug)]
+        #[repr(C, align(64))]
+        pub struct WorkerCounters { $($(#[doc = $doc])+ pub $name: Counter,)+ }
+        impl WorkerCounters {
+            /// Every counter with its name.
+            pub fn each(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)+]
+            }
+        }
+    };
+}
+
+events! {
+    /// Polls made.
+    polls,
+    /// Polls that received nothing.
+    idle_polls,
+    /// TSC cycles in polls that received something.
+    busy_cycles,
+    /// TSC cycles in all polls and sleeps.
+    total_cycles,
+    /// Packets handed to their owner worker.
+    handed_off,
+    /// Packets taken over from other workers.
+    taken_over,
+    /// Flows opened.
+    flows_opened,
+    /// Flows ended by time-out.
+    flows_expired,
+    /// Flows evicted to make room.
+    flows_evicted,
+    /// Flows live now (a gauge).
+    flows_live,
+    /// Snapshots adopted.
+    snapshots_adopted,
+    /// TCP resets sent.
+    resets_sent,
+    /// ICMP errors sent.
+    icmp_errors_sent,
+    /// ICMP echo requests answered.
+    echo_replies_sent,
+    /// ARP and neighbour solicitations answered.
+    neighbour_replies_sent,
+    /// Packets routed unchanged (no flow, not ours).
+    routed,
+    /// Events for control that found their queue full.
+    events_lost,
+}
+
+/// All counters of one worker.
+#[derive(Debug)]
+pub struct CoreCounters {
+    /// What happened in general.
+    pub worker: WorkerCounters,
+    drops: Box<[Counter]>,
+    reals: Box<[RealCounters]>,
+    ports: Box<[PortCounters]>,
+}
+
+fn zeroed<T: Default>(n: usize) -> Box<[T]> {
+    (0..n).map(|_| T::default()).collect()
+}
+
+impl CoreCounters {
+    /// Counters for up to `max_reals` real servers and `ports` ports, all zero.
+    pub fn new(max_reals: usize, ports: usize) -> Self {
+        Self {
+            worker: WorkerCounters::default(),
+            drops: zeroed(DROP_REASONS),
+            reals: zeroed(max_reals.max(1)),
+            ports: zeroed(ports.max(1)),
+        }
+    }
+    /// The counter of a drop reason.
+    #[inline(always)]
+    pub fn drop(&self, reason: DropReason) -> &Counter {
+        &self.drops[reason as usize]
+    }
+    /// A real server's counters (the last one's, should the number be out of range).
+    #[inline(always)]
+    pub fn real(&self, id: RealId) -> &RealCounters {
+        &self.reals[id.index().min(self.reals.len() - 1)]
+    }
+    /// A port's counters.
+    #[inline(always)]
+    pub fn port(&self, id: PortId) -> &PortCounters {
+        &self.ports[id.index().min(self.ports.len() - 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_distinct_names_and_sentences() {
+        let names: std::collections::HashSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DROP_REASONS);
+        for (i, r) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*r as usize, i);
+            assert!(r.describe().ends_with('.'), "{r:?}");
+        }
+    }
+}

@@ -1,0 +1,748 @@
+//! The configuration as workers read it: compiled once by control, immutable, shared.
+//!
+//! [`Spec`] is the plain description that control fills in; [`Snapshot::compile`] turns
+//! it into lookup tables. Everything that takes more than a constant time is done there,
+//! on the control thread. Numbers ([`ServiceId`], [`RealId`], [`NextHopId`], …) are given
+//! out by control and are stable from one snapshot to the next.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+
+use crate::flow::state::Timeouts;
+use crate::sched;
+use crate::units::{Be16, Ip, Mac, NextHopId, PortId, RealId, ServiceId};
+
+/// How a packet reaches a real server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum ForwardingMode {
+    /// Destination address and port rewritten; replies come back through the director.
+    Nat = 0,
+    /// The frame is re-addressed, the packet left as it is (gatewaying, DSR).
+    #[default]
+    DirectRouting = 1,
+    /// The packet is wrapped ([`Tunnel`]) and sent to the real server's address.
+    Tunnel = 2,
+    /// Like NAT, and the client's address is replaced by a local one.
+    FullNat = 3,
+    /// The real server is the director itself.
+    Local = 4,
+}
+
+/// The wrapping that a tunnel uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tunnel {
+    /// IP in IP, RFC 2003 (and RFC 2473 for IPv6 on either side).
+    #[default]
+    Ipip,
+    /// GRE, RFC 2784.
+    Gre {
+        /// With the checksum field.
+        checksum: bool,
+    },
+    /// Generic UDP encapsulation, variant 0.
+    Gue {
+        /// Destination port at the real server.
+        port: u16,
+        /// What protects the outer packet.
+        checksum: GueChecksum,
+    },
+    /// VXLAN, RFC 7348.
+    Vxlan {
+        /// Destination port at the real server.
+        port: u16,
+        /// Network identifier, 24 bits.
+        vni: u32,
+    },
+}
+
+/// Checksum choices of GUE, as ipvsadm's `--tun-nocsum`, `--tun-csum`, `--tun-remcsum`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GueChecksum {
+    /// The outer UDP checksum is zero.
+    #[default]
+    None,
+    /// The outer UDP checksum is filled in.
+    Udp,
+    /// Remote checksum offload.
+    Remote,
+}
+
+/// What a client gets that reaches a VIP's port without a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// What a host would answer: TCP RST, ICMP port unreachable.
+    #[default]
+    Answer,
+    /// Nothing.
+    Silent,
+}
+
+/// What happens to a packet of a flow whose real server was removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GonePolicy {
+    /// Dropped in silence until the flow times out (the kernel's `expire_nodest_conn=0`).
+    #[default]
+    Drop,
+    /// The flow is ended and the client told (RST): the kernel's `expire_nodest_conn=1`.
+    Reset,
+    /// The flow is ended and the packet treated as if it had none.
+    Reschedule,
+}
+
+/// Settings that apply to all services. Names follow the kernel's `net.ipv4.vs.*`
+/// where there is one; defaults are the kernel's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How long a flow lives in each state.
+    pub timeouts: Timeouts,
+    /// A TCP packet without SYN may open a flow.
+    pub sloppy_tcp: bool,
+    /// An SCTP packet other than INIT may open a flow.
+    pub sloppy_sctp: bool,
+    /// Decrement the TTL in direct routing as well (the kernel does).
+    pub dr_decrement_ttl: bool,
+    /// Answer to packets for ports without a service.
+    pub refusal: Refusal,
+    /// ICMP errors and TCP resets that a worker may send per second; 0 is no limit.
+    pub answer_rate_limit: u32,
+    /// Packets of flows whose real server was removed.
+    pub gone: GonePolicy,
+    /// A template whose real server has weight 0 is not used for new flows.
+    pub expire_quiescent_template: bool,
+    /// What a SYN on the 4-tuple of an old flow does (kernel: 0 nothing, 1 reschedule
+    /// when the old flow is closing and the server gone or weight 0, bit by bit as there).
+    pub conn_reuse_mode: u8,
+    /// Copy DF to the outer header and tell clients of a smaller path MTU.
+    pub pmtu_disc: bool,
+    /// Tell a real server that its reply belongs to no flow (ICMP 3/3).
+    pub nat_icmp_send: bool,
+    /// Route packets that belong to no service and no flow, as `ip_forward=1` does.
+    pub routing: bool,
+    /// Use the stricter TCP state table and shorter time-outs (kernel's `secure_tcp`).
+    pub secure_tcp: bool,
+    /// Evict half-open flows at random when the table fills (kernel's `drop_entry`), 0–3.
+    pub drop_entry: u8,
+    /// Drop one packet in N of those that open flows when the table fills, 0–3.
+    pub drop_packet: u8,
+    /// Schedule ICMP to a VIP as well (kernel's `schedule_icmp`).
+    pub schedule_icmp: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timeouts: Timeouts::default(),
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            dr_decrement_ttl: true,
+            refusal: Refusal::Answer,
+            answer_rate_limit: 1000,
+            gone: GonePolicy::Drop,
+            expire_quiescent_template: false,
+            conn_reuse_mode: 1,
+            pmtu_disc: true,
+            nat_icmp_send: false,
+            routing: true,
+            secure_tcp: false,
+            drop_entry: 0,
+            drop_packet: 0,
+            schedule_icmp: false,
+        }
+    }
+}
+
+/// Index of an interface: a port, or one VLAN of a port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IfaceId(pub u16);
+
+/// Where the director has addresses: a port, or one VLAN of a port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InterfaceSpec {
+    /// The port.
+    pub port: PortId,
+    /// The 802.1Q VLAN id (1–4094), or none for untagged frames.
+    pub vlan: Option<u16>,
+    /// The interface's Ethernet address.
+    pub mac: Mac,
+    /// Largest IP packet that fits, bytes.
+    pub mtu: u16,
+    /// The director's own addresses with their prefix lengths (within the family).
+    pub addresses: Vec<(Ip, u8)>,
+}
+
+/// A directly reachable host or gateway, with its Ethernet address once known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NextHopSpec {
+    /// Its number; stable while anything refers to it.
+    pub id: NextHopId,
+    /// The interface it is on.
+    pub iface: IfaceId,
+    /// Its IP address.
+    pub ip: Ip,
+    /// Its Ethernet address, `None` while unresolved.
+    pub mac: Option<Mac>,
+}
+
+/// A route. Connected networks follow from the interfaces' addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteSpec {
+    /// Destination network.
+    pub network: Ip,
+    /// Prefix length within the family.
+    pub prefix_len: u8,
+    /// The gateway.
+    pub gateway: NextHopId,
+}
+
+/// Traffic that a firewall-mark service takes: the kernel's mark rules, without a firewall.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MarkRule {
+    /// Protocol, or any.
+    pub protocol: Option<u8>,
+    /// Destination network.
+    pub network: Ip,
+    /// Its prefix length within the family.
+    pub prefix_len: u8,
+    /// First destination port, host order.
+    pub port_first: u16,
+    /// Last destination port, host order.
+    pub port_last: u16,
+}
+
+/// What packets a service takes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Match {
+    /// One address and port (0 is any port).
+    Address {
+        /// IP protocol number.
+        protocol: u8,
+        /// The VIP.
+        vip: Ip,
+        /// The port in host order; 0 takes every port that has no service of its own.
+        port: u16,
+    },
+    /// A firewall mark: everything its rules name.
+    Mark {
+        /// The number that `-f N` names.
+        mark: u32,
+        /// IPv6 rather than IPv4.
+        ipv6: bool,
+        /// What it takes.
+        rules: Vec<MarkRule>,
+    },
+}
+
+/// Persistence of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// How long a client without flows is remembered, milliseconds.
+    pub timeout_ms: u32,
+    /// Clients that agree in this many leading bits share a template.
+    pub prefix_len: u8,
+}
+
+/// A real server of one service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RealSpec {
+    /// Its number.
+    pub id: RealId,
+    /// Its service's number (also when removed).
+    pub service: ServiceId,
+    /// Its address.
+    pub addr: Ip,
+    /// Its port, host order; 0 keeps the packet's port.
+    pub port: u16,
+    /// How packets reach it.
+    pub mode: ForwardingMode,
+    /// The wrapping, with [`ForwardingMode::Tunnel`].
+    pub tunnel: Tunnel,
+    /// Weight; 0 takes no new flows.
+    pub weight: u32,
+    /// Upper connection threshold; 0 is none.
+    pub upper: u32,
+    /// Lower connection threshold; 0 means three quarters of the upper one.
+    pub lower: u32,
+    /// Where frames for it go, [`NextHopId::NONE`] when there is no route.
+    pub next_hop: NextHopId,
+    /// The director's address towards it: outer source of tunnels.
+    pub source: Ip,
+    /// False for a server that was removed while flows refer to it.
+    pub available: bool,
+    /// For a removed server: the one before it in the list when it went.
+    pub predecessor: RealId,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceSpec {
+    /// Its number.
+    pub id: ServiceId,
+    /// What it takes.
+    pub matches: Match,
+    /// The scheduler with its flags and tables.
+    pub scheduler: sched::SchedulerKind,
+    /// Flags of the scheduler ([`sched::flags`]).
+    pub sched_flags: u32,
+    /// Persistence, if wanted.
+    pub persistence: Option<Persistence>,
+    /// Every UDP packet is scheduled by itself.
+    pub one_packet: bool,
+    /// Its real servers in the order in which schedulers try them (newest first).
+    pub reals: Vec<RealId>,
+}
+
+/// The whole configuration, as control describes it.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    /// Counts up with every change.
+    pub generation: u64,
+    /// Global settings.
+    pub settings: Settings,
+    /// Interfaces by [`IfaceId`].
+    pub interfaces: Vec<InterfaceSpec>,
+    /// VIPs, with or without a service: answered to ARP and ping. The number is the
+    /// prefix length; shorter than a host route only for mark services' networks.
+    pub vips: Vec<(Ip, u8)>,
+    /// Services in any order.
+    pub services: Vec<ServiceSpec>,
+    /// Real servers in any order, removed ones that still have flows included.
+    pub reals: Vec<RealSpec>,
+    /// Next hops in any order, including neighbours learned on connected networks.
+    pub next_hops: Vec<NextHopSpec>,
+    /// Static routes, the default route among them (prefix length 0).
+    pub routes: Vec<RouteSpec>,
+}
+
+/// A small, fast, fixed hash for tables whose keys come from the configuration.
+#[derive(Default, Clone, Copy)]
+pub struct FoldHasher(u64);
+impl Hasher for FoldHasher {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut w = [0; 8];
+            w[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_ne_bytes(w));
+        }
+    }
+    #[inline(always)]
+    fn write_u64(&mut self, x: u64) {
+        let m = u128::from(self.0 ^ x ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
+        self.0 = (m as u64) ^ ((m >> 64) as u64);
+    }
+    #[inline(always)]
+    fn write_u32(&mut self, x: u32) {
+        self.write_u64(u64::from(x));
+    }
+    #[inline(always)]
+    fn write_u128(&mut self, x: u128) {
+        self.write_u64(x as u64);
+        self.write_u64((x >> 64) as u64);
+    }
+    #[inline(always)]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<FoldHasher>>;
+
+/// What an address of the director is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Local {
+    /// Its own address, on this interface.
+    Own(IfaceId),
+    /// A VIP.
+    Vip,
+}
+
+/// A next hop as the last stage needs it: the bytes to put in front.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct NextHop {
+    /// Destination, source and, with `l2_len` 18, the 802.1Q tag; the Ethernet type follows.
+    pub header: [u8; 16],
+    /// Length of the whole Ethernet header: 14 or 18.
+    pub l2_len: u8,
+    /// Whether the destination's Ethernet address is known.
+    pub resolved: bool,
+    /// Where the frame leaves.
+    pub port: PortId,
+    /// Largest IP packet that fits, bytes.
+    pub mtu: u16,
+    /// The interface.
+    pub iface: IfaceId,
+    /// The next hop's address.
+    pub ip: Ip,
+}
+
+/// A real server as the stages need it.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub struct Real {
+    /// Its address.
+    pub addr: Ip,
+    /// Its port; 0 keeps the packet's.
+    pub port: Be16,
+    /// How packets reach it.
+    pub mode: ForwardingMode,
+    /// False when removed, or never defined.
+    pub available: bool,
+    /// Its service.
+    pub service: ServiceId,
+    /// Where its frames go.
+    pub next_hop: NextHopId,
+    /// Weight.
+    pub weight: u32,
+    /// The wrapping.
+    pub tunnel: Tunnel,
+    /// Outer source of tunnels.
+    pub source: Ip,
+    /// Upper threshold, 0 for none.
+    pub upper: u32,
+    /// Lower threshold.
+    pub lower: u32,
+    /// For a removed one: its predecessor in the list.
+    pub predecessor: RealId,
+}
+
+impl Real {
+    const NONE: Self = Self {
+        addr: Ip::UNSPECIFIED,
+        port: Be16([0; 2]),
+        mode: ForwardingMode::Nat,
+        available: false,
+        service: ServiceId::NONE,
+        next_hop: NextHopId::NONE,
+        weight: 0,
+        tunnel: Tunnel::Ipip,
+        source: Ip::UNSPECIFIED,
+        upper: 0,
+        lower: 0,
+        predecessor: RealId::NONE,
+    };
+}
+
+/// A service as the stages need it.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its number, [`ServiceId::NONE`] in an unused slot.
+    pub id: ServiceId,
+    /// 0, or the firewall mark.
+    pub mark: u32,
+    /// Port of the service (0: any), host order.
+    pub port: u16,
+    /// Persistence.
+    pub persistence: Option<Persistence>,
+    /// Every UDP packet by itself.
+    pub one_packet: bool,
+    /// What the scheduler reads.
+    pub sched: sched::ServiceSched,
+}
+
+/// Where a destination is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hop {
+    /// Through this gateway, or this neighbour.
+    Via(NextHopId),
+    /// On this interface's own network, neighbour not known yet.
+    OnLink(IfaceId),
+    /// Nowhere.
+    None,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RouteEntry {
+    network: u128,
+    mask: u128,
+    to: Hop,
+}
+
+/// The compiled configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its number.
+    pub generation: u64,
+    /// Global settings.
+    pub settings: Settings,
+    /// Interfaces by [`IfaceId`].
+    pub interfaces: Box<[InterfaceSpec]>,
+    /// Services by [`ServiceId`].
+    pub services: Box<[Service]>,
+    /// Real servers by [`RealId`].
+    pub reals: Box<[Real]>,
+    /// Next hops by [`NextHopId`].
+    pub next_hops: Box<[NextHop]>,
+    locals: Map<Ip, Local>,
+    vip_networks: Box<[(Ip, u8)]>,
+    by_address: Map<(Ip, u32), ServiceId>,
+    mark_rules: Box<[(MarkRule, ServiceId)]>,
+    real_addresses: HashSet<Ip, BuildHasherDefault<FoldHasher>>,
+    routes: Box<[RouteEntry]>,
+    neighbours: Map<(IfaceId, Ip), NextHopId>,
+    /// Interface of untagged frames by port, and of (port, VLAN).
+    ifaces: Map<(u16, u16), IfaceId>,
+    /// Whether any service is persistent.
+    pub has_persistence: bool,
+    /// Whether any port has VLANs.
+    pub has_vlans: bool,
+}
+
+/// Key of `by_address`: port in the low half, protocol above.
+#[inline(always)]
+fn port_protocol(port: u16, protocol: u8) -> u32 {
+    u32::from(protocol) << 16 | u32::from(port)
+}
+
+fn prefix_mask(ip: Ip, len: u8) -> u128 {
+    let len = if ip.is_v4() { 96 + u32::from(len.min(32)) } else { u32::from(len.min(128)) };
+    let m: u128 = if len == 0 { 0 } else { u128::MAX << (128 - len) };
+    u128::from_ne_bytes(m.to_be_bytes())
+}
+
+impl Snapshot {
+    /// The empty configuration, generation 0.
+    pub fn empty() -> Arc<Self> {
+        Arc::new(Self::compile(&Spec::default()))
+    }
+
+    /// Builds the tables. Pure: the same description gives the same answers.
+    pub fn compile(spec: &Spec) -> Self {
+        let reals = compile_reals(spec);
+        let services = compile_services(spec, &reals);
+        let mut by_address = Map::default();
+        let mut mark_rules = Vec::new();
+        for s in &spec.services {
+            match &s.matches {
+                Match::Address { protocol, vip, port } => {
+                    by_address.insert((*vip, port_protocol(*port, *protocol)), s.id);
+                }
+                Match::Mark { rules, .. } => mark_rules.extend(rules.iter().map(|r| (r.clone(), s.id))),
+            }
+        }
+        let mut locals = Map::default();
+        for (i, iface) in spec.interfaces.iter().enumerate() {
+            locals.extend(iface.addresses.iter().map(|(ip, _)| (*ip, Local::Own(IfaceId(i as u16)))));
+        }
+        let (hosts, networks): (Vec<_>, Vec<_>) =
+            spec.vips.iter().partition(|(ip, len)| *len >= if ip.is_v4() { 32 } else { 128 });
+        for (ip, _) in hosts {
+            locals.entry(ip).or_insert(Local::Vip);
+        }
+        let slot = |i: &InterfaceSpec| (i.port.0, i.vlan.unwrap_or(0));
+        Self {
+            generation: spec.generation,
+            settings: spec.settings.clone(),
+            has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
+            has_vlans: spec.interfaces.iter().any(|i| i.vlan.is_some()),
+            ifaces: spec.interfaces.iter().enumerate().map(|(n, i)| (slot(i), IfaceId(n as u16))).collect(),
+            interfaces: spec.interfaces.clone().into(),
+            real_addresses: spec.reals.iter().map(|r| r.addr).collect(),
+            next_hops: compile_next_hops(spec),
+            neighbours: spec.next_hops.iter().map(|n| ((n.iface, n.ip), n.id)).collect(),
+            routes: compile_routes(spec),
+            vip_networks: networks.into(),
+            services,
+            reals,
+            locals,
+            by_address,
+            mark_rules: mark_rules.into(),
+        }
+    }
+
+    /// Whether `ip` is the director's, and how.
+    #[inline]
+    pub fn local(&self, ip: Ip) -> Option<Local> {
+        match self.locals.get(&ip) {
+            Some(l) => Some(*l),
+            None if self.vip_networks.is_empty() => None,
+            None => self.vip_networks.iter().any(|(n, len)| ip.masked(*len) == *n).then_some(Local::Vip),
+        }
+    }
+
+    /// The service that takes a packet, in the kernel's order: a mark, then the exact
+    /// port, then any port (port 0).
+    #[inline]
+    pub fn service_for(&self, protocol: u8, vip: Ip, port: Be16) -> Option<&Service> {
+        if !self.mark_rules.is_empty() {
+            let hit = self.mark_rules.iter().find(|(r, _)| mark_matches(r, protocol, vip, port.get()));
+            if let Some((_, id)) = hit {
+                return self.service(*id);
+            }
+        }
+        let id = self
+            .by_address
+            .get(&(vip, port_protocol(port.get(), protocol)))
+            .or_else(|| self.by_address.get(&(vip, port_protocol(0, protocol))))?;
+        self.service(*id)
+    }
+
+    /// A service by number.
+    #[inline(always)]
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(id.index()).filter(|s| s.id == id)
+    }
+
+    /// A real server by number; `None` when the number was never given out.
+    #[inline(always)]
+    pub fn real(&self, id: RealId) -> Option<&Real> {
+        self.reals.get(id.index())
+    }
+
+    /// Whether any real server has this address: its packets may be replies.
+    #[inline(always)]
+    pub fn is_real_address(&self, ip: Ip) -> bool {
+        self.real_addresses.contains(&ip)
+    }
+
+    /// The interface of frames that arrive on `port` with VLAN `vlan` (0: untagged).
+    #[inline(always)]
+    pub fn iface(&self, port: PortId, vlan: u16) -> Option<IfaceId> {
+        self.ifaces.get(&(port.0, vlan)).copied()
+    }
+
+    /// Longest-prefix match; a destination on a connected network becomes its neighbour
+    /// when that one is known.
+    #[inline]
+    pub fn route(&self, dst: Ip) -> Hop {
+        let d = dst.raw();
+        let hit = self.routes.iter().find(|r| d & r.mask == r.network);
+        match hit.map_or(Hop::None, |r| r.to) {
+            Hop::OnLink(iface) => self.neighbours.get(&(iface, dst)).map_or(Hop::OnLink(iface), |n| Hop::Via(*n)),
+            other => other,
+        }
+    }
+
+    /// A next hop by number.
+    #[inline(always)]
+    pub fn next_hop(&self, id: NextHopId) -> Option<&NextHop> {
+        self.next_hops.get(id.index())
+    }
+
+    /// The director's own address on an interface, of `like`'s family.
+    pub fn own_address(&self, iface: IfaceId, like: Ip) -> Option<Ip> {
+        let addresses = &self.interfaces.get(usize::from(iface.0))?.addresses;
+        addresses.iter().map(|(a, _)| *a).find(|a| a.is_v4() == like.is_v4())
+    }
+}
+
+fn mark_matches(r: &MarkRule, protocol: u8, vip: Ip, port: u16) -> bool {
+    r.protocol.is_none_or(|p| p == protocol)
+        && (r.port_first..=r.port_last).contains(&port)
+        && vip.is_v4() == r.network.is_v4()
+        && vip.masked(r.prefix_len) == r.network
+}
+
+fn compile_reals(spec: &Spec) -> Box<[Real]> {
+    let n = spec.reals.iter().map(|r| r.id.index() + 1).max().unwrap_or(0);
+    let mut out = vec![Real::NONE; n];
+    for r in &spec.reals {
+        out[r.id.index()] = Real {
+            addr: r.addr,
+            port: Be16::new(r.port),
+            mode: r.mode,
+            available: r.available,
+            service: r.service,
+            next_hop: r.next_hop,
+            weight: r.weight,
+            tunnel: r.tunnel,
+            source: r.source,
+            upper: r.upper,
+            lower: r.lower,
+            predecessor: r.predecessor,
+        };
+    }
+    out.into()
+}
+
+fn compile_services(spec: &Spec, reals: &[Real]) -> Box<[Service]> {
+    let n = spec.services.iter().map(|s| s.id.index() + 1).max().unwrap_or(0);
+    let unused = Service {
+        id: ServiceId::NONE,
+        mark: 0,
+        port: 0,
+        persistence: None,
+        one_packet: false,
+        sched: sched::ServiceSched::default(),
+    };
+    let mut out = vec![unused; n];
+    for s in &spec.services {
+        let (mark, port) = match &s.matches {
+            Match::Address { port, .. } => (0, *port),
+            Match::Mark { mark, .. } => (*mark, 0),
+        };
+        let members = s.reals.iter().filter_map(|id| reals.get(id.index()).map(|r| (*id, r)));
+        out[s.id.index()] = Service {
+            id: s.id,
+            mark,
+            port,
+            persistence: s.persistence,
+            one_packet: s.one_packet,
+            sched: sched::ServiceSched::compile(s.scheduler, s.sched_flags, members),
+        };
+    }
+    out.into()
+}
+
+fn compile_next_hops(spec: &Spec) -> Box<[NextHop]> {
+    let n = spec.next_hops.iter().map(|n| n.id.index() + 1).max().unwrap_or(0);
+    let unknown = NextHop {
+        header: [0; 16],
+        l2_len: 14,
+        resolved: false,
+        port: PortId(0),
+        mtu: 1500,
+        iface: IfaceId(0),
+        ip: Ip::UNSPECIFIED,
+    };
+    let mut out = vec![unknown; n];
+    for h in &spec.next_hops {
+        let Some(iface) = spec.interfaces.get(usize::from(h.iface.0)) else { continue };
+        let mut header = [0; 16];
+        header[..6].copy_from_slice(&h.mac.unwrap_or_default().0);
+        header[6..12].copy_from_slice(&iface.mac.0);
+        if let Some(vlan) = iface.vlan {
+            header[12..14].copy_from_slice(&0x8100u16.to_be_bytes());
+            header[14..16].copy_from_slice(&vlan.to_be_bytes());
+        }
+        out[h.id.index()] = NextHop {
+            header,
+            l2_len: if iface.vlan.is_some() { 18 } else { 14 },
+            resolved: h.mac.is_some(),
+            port: iface.port,
+            mtu: iface.mtu,
+            iface: h.iface,
+            ip: h.ip,
+        };
+    }
+    out.into()
+}
+
+fn compile_routes(spec: &Spec) -> Box<[RouteEntry]> {
+    let mut out: Vec<(u8, RouteEntry)> = Vec::new();
+    let mut add = |network: Ip, len: u8, to: Hop| {
+        let mask = prefix_mask(network, len);
+        let bits = if network.is_v4() { 96 + len.min(32) } else { len.min(128) };
+        out.push((bits, RouteEntry { network: network.raw() & mask, mask, to }));
+    };
+    for (i, iface) in spec.interfaces.iter().enumerate() {
+        for (ip, len) in &iface.addresses {
+            add(*ip, *len, Hop::OnLink(IfaceId(i as u16)));
+        }
+    }
+    for r in &spec.routes {
+        add(r.network, r.prefix_len, Hop::Via(r.gateway));
+    }
+    // Longest prefix first; among equals the connected network, which was added first.
+    out.sort_by_key(|(bits, _)| std::cmp::Reverse(*bits));
+    out.into_iter().map(|(_, r)| r).collect()
+}
