@@ -1,0 +1,19 @@
+/*
+ * Compiled, never called. rust_layout.h holds what the Rust side believes
+ * (`#define RUST_struct_field offset`), written by build.rs from the generated bindings.
+ */
+#include <stddef.h>
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+#include "rust_layout.h"
+
+#define FIELD(type, field)                                                              \
+	_Static_assert(offsetof(struct type, field) == RUST_LAYOUT_##type##_##field,    \
+		       "Rust and C disagree about the offset of " #type "." #field);
+#include "layout.h"
+
+_Static_assert(sizeof(struct rte_mbuf) == RUST_SIZE_rte_mbuf, "Rust and C disagree about the size of rte_mbuf");
+_Static_assert(sizeof(struct rte_eth_fp_ops) == RUST_SIZE_rte_eth_fp_ops,
+	       "Rust and C disagree about the size of rte_eth_fp_ops");
