@@ -4,6 +4,12 @@
 //! Two implementations: [`memory`] (tests, fuzzing, instruction counts) and `dpdk`.
 //! Both are generic parameters, never `dyn`.
 
+#[cfg(any(test, feature = "dpdk"))]
+pub mod contract;
+#[cfg(feature = "dpdk")]
+#[allow(unsafe_code)]
+pub mod dpdk;
+
 use crate::units::PortId;
 
 /// How many packets one receive call returns at most, and how many lanes a burst has.
