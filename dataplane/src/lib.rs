@@ -1,8 +1,8 @@
 //! The packet's way, top to bottom.
 //!
-//! A worker owns one core. Each poll ([`worker`]) adopts the newest [`snapshot`]
-//! (one atomic load when nothing changed), receives a burst from every port queue
-//! it owns and sends it through the stages in a straight line:
+//! A worker owns one core. Each poll ([`worker::Worker::poll`]) adopts the newest
+//! [`snapshot`] (one atomic load when nothing changed), receives a burst from every port
+//! queue it owns and sends it through the stages in a straight line:
 //!
 //! ```text
 //! rx -> parse -> classify -> track -> schedule -> rewrite -> resolve -> tx
@@ -16,13 +16,24 @@
 //! `io::dpdk`, the one place that talks to it.
 #![deny(unsafe_code)]
 
-pub mod counters;
 pub mod units;
 
 pub mod wire;
 
 pub mod io;
 
+pub mod burst;
+
+pub mod worker;
+
+pub mod stage;
+
 pub mod flow;
 
 pub mod sched;
+
+pub mod snapshot;
+
+pub mod link;
+
+pub mod counters;

@@ -489,6 +489,7 @@ pub struct Snapshot {
     real_addresses: HashSet<Ip, BuildHasherDefault<FoldHasher>>,
     routes: Box<[RouteEntry]>,
     neighbours: Map<(IfaceId, Ip), NextHopId>,
+    macs: Box<[u64]>,
     /// Interface of untagged frames by port, and of (port, VLAN).
     ifaces: Map<(u16, u16), IfaceId>,
     /// Whether any service is persistent.
@@ -545,6 +546,7 @@ impl Snapshot {
             has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
             has_vlans: spec.interfaces.iter().any(|i| i.vlan.is_some()),
             ifaces: spec.interfaces.iter().enumerate().map(|(n, i)| (slot(i), IfaceId(n as u16))).collect(),
+            macs: compile_macs(spec),
             interfaces: spec.interfaces.clone().into(),
             real_addresses: spec.reals.iter().map(|r| r.addr).collect(),
             next_hops: compile_next_hops(spec),
@@ -604,6 +606,13 @@ impl Snapshot {
         self.real_addresses.contains(&ip)
     }
 
+    /// The Ethernet address of a port as the low six bytes of a little-endian word, as
+    /// parse compares it; a value that no frame has when the port is unknown.
+    #[inline(always)]
+    pub fn port_mac(&self, port: PortId) -> u64 {
+        self.macs.get(port.index()).copied().unwrap_or(u64::MAX)
+    }
+
     /// The interface of frames that arrive on `port` with VLAN `vlan` (0: untagged).
     #[inline(always)]
     pub fn iface(&self, port: PortId, vlan: u16) -> Option<IfaceId> {
@@ -622,6 +631,27 @@ impl Snapshot {
         }
     }
 
+    /// What is known of a directly reachable host.
+    pub fn neighbour(&self, iface: IfaceId, ip: Ip) -> Option<&NextHop> {
+        self.next_hop(*self.neighbours.get(&(iface, ip))?)
+    }
+
+    /// The MTU of the link towards a destination, bytes.
+    pub fn mtu_towards(&self, hop: Hop) -> u16 {
+        match hop {
+            Hop::Via(id) => self.next_hop(id).map_or(1500, |h| h.mtu),
+            Hop::OnLink(iface) => self.interfaces.get(usize::from(iface.0)).map_or(1500, |i| i.mtu),
+            Hop::None => 1500,
+        }
+    }
+
+    /// Whether the director answers ARP and neighbour solicitations for `ip` on `iface`:
+    /// for VIPs everywhere, for its own addresses on any interface too, as Linux does.
+    pub fn answers_for(&self, ip: Ip, iface: IfaceId) -> bool {
+        let _ = iface;
+        self.locals.contains_key(&ip)
+    }
+
     /// A next hop by number.
     #[inline(always)]
     pub fn next_hop(&self, id: NextHopId) -> Option<&NextHop> {
@@ -633,6 +663,16 @@ impl Snapshot {
         let addresses = &self.interfaces.get(usize::from(iface.0))?.addresses;
         addresses.iter().map(|(a, _)| *a).find(|a| a.is_v4() == like.is_v4())
     }
+}
+
+fn compile_macs(spec: &Spec) -> Box<[u64]> {
+    let n = spec.interfaces.iter().map(|i| i.port.index() + 1).max().unwrap_or(0);
+    let mut out = vec![u64::MAX; n];
+    for i in spec.interfaces.iter().filter(|i| i.vlan.is_none()) {
+        let m = i.mac.0;
+        out[i.port.index()] = u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]);
+    }
+    out.into()
 }
 
 fn mark_matches(r: &MarkRule, protocol: u8, vip: Ip, port: u16) -> bool {

@@ -1,3 +1,6 @@
 //! Flows: the record, the table that finds it, the wheel that ends it, its states.
 
+pub mod hash;
 pub mod record;
+pub mod state;
+pub mod table;

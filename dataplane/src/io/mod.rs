@@ -12,6 +12,8 @@ pub mod dpdk;
 
 use crate::units::PortId;
 
+pub mod memory;
+
 /// How many packets one receive call returns at most, and how many lanes a burst has.
 pub const BURST: usize = 64;
 

@@ -1,0 +1,304 @@
+//! Ports in memory: for tests, fuzzing and instruction counts. Safe code throughout.
+//!
+//! [`Wire`] is what lies outside: tests put frames on a port's receive queues and take
+//! what was sent. [`MemoryIo`] is one worker's view of it. In steady state buffers are
+//! recycled and nothing is allocated; [`MemoryIo::replay`] makes a port hand out copies of
+//! a fixed set of frames without end, and swallow what is sent.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::io::{BURST, PacketBuf, PacketIo, RxInfo, TxOffload};
+use crate::units::PortId;
+
+/// Bytes in front of a received frame, as DPDK's `RTE_PKTMBUF_HEADROOM`.
+pub const HEADROOM: usize = 128;
+
+/// One packet. One segment unless made by [`MemBuf::chained`].
+pub struct MemBuf(Box<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    bytes: Vec<u8>,
+    head: usize,
+    /// What does not fit the first segment.
+    tail: Vec<u8>,
+    ingress: PortId,
+    mark: u64,
+    rx: RxInfo,
+    tx: TxOffload,
+}
+
+impl MemBuf {
+    fn fill(&mut self, frame: &[u8], ingress: PortId) {
+        let b = &mut *self.0;
+        b.bytes.resize(HEADROOM, 0);
+        b.bytes.extend_from_slice(frame);
+        b.head = HEADROOM;
+        b.tail.clear();
+        b.ingress = ingress;
+        b.mark = 0;
+        b.rx = RxInfo::default();
+        b.tx = TxOffload::default();
+    }
+    fn whole(&self) -> Vec<u8> {
+        [&self.0.bytes[self.0.head..], &self.0.tail[..]].concat()
+    }
+    /// What the sending side was asked to do.
+    pub fn tx_offload(&self) -> TxOffload {
+        self.0.tx
+    }
+}
+
+impl PacketBuf for MemBuf {
+    #[inline(always)]
+    fn data(&self) -> &[u8] {
+        &self.0.bytes[self.0.head..]
+    }
+    #[inline(always)]
+    fn data_mut(&mut self) -> &mut [u8] {
+        let head = self.0.head;
+        &mut self.0.bytes[head..]
+    }
+    #[inline(always)]
+    fn total_len(&self) -> usize {
+        self.0.bytes.len() - self.0.head + self.0.tail.len()
+    }
+    fn prepend(&mut self, n: usize) -> bool {
+        let fits = n <= self.0.head;
+        if fits {
+            self.0.head -= n;
+        }
+        fits
+    }
+    fn trim_front(&mut self, n: usize) -> bool {
+        let fits = n <= self.data().len();
+        if fits {
+            self.0.head += n;
+        }
+        fits
+    }
+    fn truncate(&mut self, len: usize) -> bool {
+        if len > self.total_len() {
+            return false;
+        }
+        let first = self.data().len();
+        if len >= first {
+            self.0.tail.truncate(len - first);
+        } else {
+            self.0.tail.clear();
+            let end = self.0.head + len;
+            self.0.bytes.truncate(end);
+        }
+        true
+    }
+    fn extend(&mut self, n: usize) -> bool {
+        let b = &mut *self.0;
+        let last = if b.tail.is_empty() { &mut b.bytes } else { &mut b.tail };
+        let len = last.len() + n;
+        last.resize(len, 0);
+        true
+    }
+    fn copy_out(&self, offset: usize, out: &mut [u8]) -> usize {
+        let first = self.data();
+        let a = first.get(offset..).unwrap_or(&[]);
+        let n = a.len().min(out.len());
+        out[..n].copy_from_slice(&a[..n]);
+        let b = self.0.tail.get(offset.saturating_sub(first.len())..).unwrap_or(&[]);
+        let m = b.len().min(out.len() - n);
+        out[n..n + m].copy_from_slice(&b[..m]);
+        n + m
+    }
+    fn is_chained(&self) -> bool {
+        !self.0.tail.is_empty()
+    }
+    #[inline(always)]
+    fn ingress(&self) -> PortId {
+        self.0.ingress
+    }
+    fn set_ingress(&mut self, port: PortId) {
+        self.0.ingress = port;
+    }
+    #[inline(always)]
+    fn rx_info(&self) -> RxInfo {
+        self.0.rx
+    }
+    fn set_tx_offload(&mut self, offload: TxOffload) {
+        self.0.tx = offload;
+    }
+    #[inline(always)]
+    fn mark(&self) -> u64 {
+        self.0.mark
+    }
+    fn set_mark(&mut self, mark: u64) {
+        self.0.mark = mark;
+    }
+}
+
+#[derive(Default)]
+struct Queues {
+    rx: Vec<VecDeque<(Vec<u8>, usize)>>,
+    sent: Vec<Vec<u8>>,
+}
+
+/// What lies outside the ports.
+pub struct Wire {
+    ports: Vec<Mutex<Queues>>,
+    live: AtomicIsize,
+    swallowed: AtomicU64,
+}
+
+impl Wire {
+    /// `ports` ports with `queues` receive queues each.
+    pub fn new(ports: usize, queues: usize) -> Arc<Self> {
+        let port = || Mutex::new(Queues { rx: (0..queues).map(|_| VecDeque::new()).collect(), sent: Vec::new() });
+        Arc::new(Self {
+            ports: (0..ports).map(|_| port()).collect(),
+            live: AtomicIsize::new(0),
+            swallowed: AtomicU64::new(0),
+        })
+    }
+
+    fn with<T>(&self, port: usize, f: impl FnOnce(&mut Queues) -> T) -> T {
+        f(&mut self.ports[port].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a frame on a receive queue.
+    pub fn push(&self, port: usize, queue: usize, frame: &[u8]) {
+        self.with(port, |q| q.rx[queue].push_back((frame.to_vec(), frame.len())));
+    }
+
+    /// Puts a frame on a receive queue whose first segment holds `first` bytes.
+    pub fn push_chained(&self, port: usize, queue: usize, frame: &[u8], first: usize) {
+        self.with(port, |q| q.rx[queue].push_back((frame.to_vec(), first.min(frame.len()))));
+    }
+
+    /// Takes everything sent on a port.
+    pub fn sent(&self, port: usize) -> Vec<Vec<u8>> {
+        self.with(port, |q| std::mem::take(&mut q.sent))
+    }
+
+    /// Packets that are neither free nor sent: kept by a worker, or leaked.
+    pub fn live(&self) -> isize {
+        self.live.load(Relaxed)
+    }
+
+    /// Packets sent by replaying views.
+    pub fn swallowed(&self) -> u64 {
+        self.swallowed.load(Relaxed)
+    }
+}
+
+/// One worker's view of the ports.
+pub struct MemoryIo {
+    wire: Arc<Wire>,
+    queue: Option<usize>,
+    free: Vec<MemBuf>,
+    replay: Option<Replay>,
+    /// Buffers that may still be taken; tests lower it to see a pool run dry.
+    pub pool_left: isize,
+}
+
+struct Replay {
+    frames: Vec<Vec<u8>>,
+    next: usize,
+    burst: usize,
+}
+
+impl MemoryIo {
+    /// The view of the worker that owns receive queue `queue` of every port.
+    pub fn new(wire: &Arc<Wire>, queue: usize) -> Self {
+        Self { wire: wire.clone(), queue: Some(queue), free: Vec::new(), replay: None, pool_left: isize::MAX }
+    }
+
+    /// From now on port 0 hands out copies of `frames`, round and round, `burst` at a time,
+    /// and every port swallows what is sent.
+    pub fn replay(&mut self, frames: Vec<Vec<u8>>, burst: usize) {
+        self.replay = (!frames.is_empty()).then_some(Replay { frames, next: 0, burst: burst.clamp(1, BURST) });
+    }
+
+    fn take(&mut self) -> Option<MemBuf> {
+        if self.pool_left <= 0 {
+            return None;
+        }
+        self.pool_left -= 1;
+        self.wire.live.fetch_add(1, Relaxed);
+        Some(self.free.pop().unwrap_or_else(|| MemBuf(Box::default())))
+    }
+    fn give(&mut self, mut buf: MemBuf) {
+        self.pool_left = self.pool_left.saturating_add(1);
+        self.wire.live.fetch_sub(1, Relaxed);
+        buf.0.bytes.clear();
+        self.free.push(buf);
+    }
+}
+
+impl PacketIo for MemoryIo {
+    type Buf = MemBuf;
+
+    fn ports(&self) -> usize {
+        self.wire.ports.len()
+    }
+    fn has_rx(&self, port: PortId) -> bool {
+        self.replay.is_none() || port.0 == 0
+    }
+    fn has_tx(&self, _: PortId) -> bool {
+        true
+    }
+    fn rx(&mut self, port: PortId, out: &mut [Option<MemBuf>; BURST]) -> usize {
+        if let Some(mut replay) = self.replay.take() {
+            for slot in out.iter_mut().take(replay.burst) {
+                let Some(mut buf) = self.take() else { break };
+                buf.fill(&replay.frames[replay.next], port);
+                replay.next = if replay.next + 1 == replay.frames.len() { 0 } else { replay.next + 1 };
+                *slot = Some(buf);
+            }
+            let n = replay.burst;
+            self.replay = Some(replay);
+            return n;
+        }
+        let Some(queue) = self.queue else { return 0 };
+        let wire = self.wire.clone();
+        let mut n = 0;
+        while n < BURST {
+            let Some((frame, first)) = wire.with(port.index(), |q| q.rx[queue].pop_front()) else { break };
+            let Some(mut buf) = self.take() else { break };
+            buf.fill(&frame[..first], port);
+            buf.0.tail.extend_from_slice(&frame[first..]);
+            out[n] = Some(buf);
+            n += 1;
+        }
+        n
+    }
+    fn tx(&mut self, port: PortId, bufs: &mut [Option<MemBuf>], n: usize) -> usize {
+        let wire = self.wire.clone();
+        for buf in bufs[..n].iter_mut().filter_map(Option::take) {
+            if self.replay.is_none() {
+                wire.with(port.index(), |q| q.sent.push(buf.whole()));
+            } else {
+                wire.swallowed.fetch_add(1, Relaxed);
+            }
+            self.give(buf);
+        }
+        n
+    }
+    fn alloc(&mut self, len: usize) -> Option<MemBuf> {
+        let mut buf = self.take()?;
+        buf.fill(&[], PortId(0));
+        buf.0.bytes.resize(HEADROOM + len, 0);
+        Some(buf)
+    }
+    fn free(&mut self, buf: MemBuf) {
+        self.give(buf);
+    }
+    fn copy(&mut self, buf: &MemBuf) -> Option<MemBuf> {
+        let mut new = self.take()?;
+        new.fill(buf.data(), buf.ingress());
+        new.0.tail.extend_from_slice(&buf.0.tail);
+        new.0.mark = buf.0.mark;
+        new.0.rx = buf.0.rx;
+        new.0.tx = buf.0.tx;
+        Some(new)
+    }
+}

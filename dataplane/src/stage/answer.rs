@@ -1,0 +1,280 @@
+//! Answers: what the director itself says to a sender.
+//!
+//! TCP resets, ICMP errors and the rate limit over them. An answer is routed like any
+//! other packet; its source is the address the packet was sent to where that is ours,
+//! else the director's address towards the sender, as the kernel chooses.
+
+use crate::burst::{Burst, Direction};
+use crate::counters::DropReason;
+use crate::io::{PacketBuf, PacketIo};
+use crate::snapshot::{Hop, Refusal, Snapshot};
+use crate::stage::parse::ETH;
+use crate::stage::rewrite::Outcome;
+use crate::stage::schedule::Refused;
+use crate::stage::{fragment_out, local, resolve};
+use crate::units::{Ip, Tick};
+use crate::wire::reply;
+use crate::worker::Core;
+
+/// Most bytes of an IPv4 packet that an ICMP error brings back in all (RFC 1812 section 4.3.2.3).
+const ICMP4_MAX: usize = 576;
+/// Most bytes of an ICMPv6 error in all (RFC 4443 section 2.4 c).
+const ICMP6_MAX: usize = 1280;
+
+/// A token bucket over all answers of a worker: at most a second's worth at once.
+#[derive(Debug)]
+pub struct Limiter {
+    tokens: u32,
+    at: Tick,
+    limited: bool,
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self { tokens: 100, at: Tick(0), limited: true }
+    }
+}
+
+impl Limiter {
+    /// Fills the bucket up for the time that passed. `per_second` 0 means no limit.
+    #[inline]
+    pub fn refill(&mut self, now: Tick, per_second: u32) {
+        self.limited = per_second != 0;
+        let ms = now.ms_since(self.at);
+        if ms == 0 {
+            return;
+        }
+        let add = u64::from(ms) * u64::from(per_second) / 1000;
+        if add > 0 {
+            self.at = now;
+            self.tokens = (u64::from(self.tokens) + add).min(u64::from(per_second)) as u32;
+        }
+    }
+    /// Whether one more answer may be sent.
+    pub fn take(&mut self) -> bool {
+        if self.limited {
+            if self.tokens == 0 {
+                return false;
+            }
+            self.tokens -= 1;
+        }
+        true
+    }
+}
+
+/// An error to tell a sender about its packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Time exceeded in transit.
+    TimeExceeded,
+    /// Fragmentation needed, or packet too big: the MTU in bytes.
+    TooBig(u16),
+    /// Port unreachable.
+    PortUnreachable,
+    /// Protocol unreachable.
+    ProtocolUnreachable,
+    /// Host unreachable.
+    HostUnreachable,
+    /// Network unreachable, no route.
+    NoRoute,
+    /// Fragment reassembly time exceeded.
+    ReassemblyTimeout,
+}
+
+impl Error {
+    /// ICMP type, code and the second word (RFC 792, RFC 1191).
+    fn v4(self) -> (u8, u8, u32) {
+        match self {
+            Self::NoRoute => (3, 0, 0),
+            Self::HostUnreachable => (3, 1, 0),
+            Self::ProtocolUnreachable => (3, 2, 0),
+            Self::PortUnreachable => (3, 3, 0),
+            Self::TooBig(mtu) => (3, 4, u32::from(mtu)),
+            Self::TimeExceeded => (11, 0, 0),
+            Self::ReassemblyTimeout => (11, 1, 0),
+        }
+    }
+    /// ICMPv6 type, code and the second word (RFC 4443).
+    fn v6(self) -> (u8, u8, u32) {
+        match self {
+            Self::NoRoute => (1, 0, 0),
+            Self::HostUnreachable => (1, 3, 0),
+            Self::PortUnreachable => (1, 4, 0),
+            Self::ProtocolUnreachable => (4, 1, 6),
+            Self::TooBig(mtu) => (2, 0, u32::from(mtu)),
+            Self::TimeExceeded => (3, 0, 0),
+            Self::ReassemblyTimeout => (3, 1, 0),
+        }
+    }
+}
+
+/// Ends a lane that the rewrite did not let through.
+#[cold]
+pub fn outcome<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    outcome: Outcome,
+) {
+    let (error, why) = match outcome {
+        Outcome::Send => return burst.ready.insert(i),
+        Outcome::Fragment(mtu) => return fragment_out::send(s, core, io, burst, i, mtu),
+        Outcome::NotOurs => return burst.slow.insert(i),
+        Outcome::Local => return refuse(s, core, io, burst, i, Refused::NoService),
+        Outcome::TtlExceeded => (Some(Error::TimeExceeded), DropReason::TtlExceeded),
+        Outcome::TooBig(mtu) => (Some(Error::TooBig(mtu)), DropReason::TooBig),
+        Outcome::NoHeadroom => (None, DropReason::NoHeadroom),
+        Outcome::NoRoute => (Some(Error::NoRoute), DropReason::NoRoute),
+    };
+    if let (Some(error), Some(buf)) = (error, &burst.bufs[i]) {
+        send_error(s, core, io, buf, usize::from(burst.lanes[i].l2), error);
+    }
+    burst.drop_lane(i, why, io, &core.link.counters);
+}
+
+/// Refuses a packet that opens no flow.
+#[cold]
+pub fn refuse<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    why: Refused,
+) {
+    let lane = burst.lanes[i];
+    let reason = match why {
+        Refused::NoService => DropReason::NoService,
+        Refused::NoFlow => DropReason::NoFlow,
+        Refused::NotListening => DropReason::LocalNoListener,
+        Refused::NoRealServer => DropReason::NoRealServer,
+        Refused::Drop(reason) => reason,
+    };
+    if let (Refusal::Answer, Some(buf)) = (s.settings.refusal, &burst.bufs[i]) {
+        let l2 = usize::from(lane.l2);
+        match (why, lane.key.proto) {
+            (Refused::Drop(_), _) => {}
+            (Refused::NoRealServer, _) => send_error(s, core, io, buf, l2, Error::PortUnreachable),
+            (_, 6) => send_reset(s, core, io, buf, l2, usize::from(lane.l4)),
+            (_, 17) => send_error(s, core, io, buf, l2, Error::PortUnreachable),
+            _ => send_error(s, core, io, buf, l2, Error::ProtocolUnreachable),
+        }
+    }
+    burst.drop_lane(i, reason, io, &core.link.counters);
+}
+
+/// Whether a packet may be answered with an error at all (RFC 1122 section 3.2.2.1):
+/// not an ICMP error, not a later fragment, not from or to a group.
+fn may_answer(packet: &[u8]) -> bool {
+    match packet.first().map(|b| b >> 4) {
+        Some(4) if packet.len() >= 20 => {
+            let ihl = usize::from(packet[0] & 15) * 4;
+            let later_fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff != 0;
+            let icmp_error = packet[9] == 1 && !matches!(packet.get(ihl), Some(0 | 8 | 13..=18) | None);
+            !later_fragment && !icmp_error && (1..224).contains(&packet[12]) && packet[12] != 127 && packet[16] < 224
+        }
+        Some(6) if packet.len() >= 40 => {
+            let icmp_error = packet[6] == 58 && packet.get(40).is_none_or(|t| *t < 128);
+            !icmp_error && packet[8] != 0xff && packet[8..24] != [0; 16]
+        }
+        _ => false,
+    }
+}
+
+/// Addresses of an IP packet: source and destination.
+pub fn addresses(packet: &[u8]) -> Option<(Ip, Ip)> {
+    if packet.first()? >> 4 == 4 {
+        let h = packet.first_chunk::<20>()?;
+        Some((Ip::from_v4([h[12], h[13], h[14], h[15]]), Ip::from_v4([h[16], h[17], h[18], h[19]])))
+    } else {
+        let (a, b) = (packet.get(8..24)?, packet.get(24..40)?);
+        let ip = |x: &[u8]| x.first_chunk::<16>().map(|x| Ip::from_v6(*x));
+        Some((ip(a)?, ip(b)?))
+    }
+}
+
+/// The source address of an error about a packet to `dst`, sent to `to`.
+fn error_source(s: &Snapshot, dst: Ip, to: Ip) -> Option<Ip> {
+    if s.local(dst).is_some() {
+        return Some(dst);
+    }
+    let iface = match s.route(to) {
+        Hop::Via(id) => s.next_hop(id)?.iface,
+        Hop::OnLink(iface) => iface,
+        Hop::None => return None,
+    };
+    s.own_address(iface, to)
+}
+
+/// Sends an ICMP error about the packet in `buf`, whose IP header starts at `l2`.
+pub fn send_error<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    buf: &I::Buf,
+    l2: usize,
+    error: Error,
+) {
+    let mut packet = [0; ICMP6_MAX];
+    let n = buf.copy_out(l2, &mut packet);
+    let packet = &packet[..n];
+    let Some((src, dst)) = addresses(packet).filter(|_| may_answer(packet)) else { return };
+    let Some(from) = error_source(s, dst, src) else { return };
+    if !core.limiter.take() {
+        core.link.counters.drop(DropReason::AnswerSuppressed).add(1);
+        return;
+    }
+    let v4 = src.is_v4();
+    let room = if v4 { ICMP4_MAX } else { ICMP6_MAX };
+    let Some(mut answer) = io.alloc(ETH + room) else {
+        core.link.counters.drop(DropReason::NoBuffer).add(1);
+        return;
+    };
+    let id = core.next_ip_id();
+    let len = answer.data_mut().get_mut(ETH..).map_or(0, |out| {
+        if v4 {
+            let (kind, code, rest) = error.v4();
+            reply::icmp4_error(out, packet, from, kind, code, rest, id)
+        } else {
+            let (kind, code, rest) = error.v6();
+            reply::icmp6_error(out, packet, from, kind, code, rest)
+        }
+    });
+    answer.truncate(ETH + len);
+    core.link.counters.worker.icmp_errors_sent.add(1);
+    resolve::send_routed(s, core, io, answer, ETH as u8, src);
+}
+
+/// Answers a TCP segment with a reset (RFC 9293 section 3.10.7.1).
+pub fn send_reset<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, buf: &I::Buf, l2: usize, l4: usize) {
+    let data = buf.data();
+    let (Some(packet), Some(flags)) = (data.get(l2..), data.get(l4 + 13)) else { return };
+    // A reset is never answered.
+    let Some((src, _)) = addresses(packet).filter(|_| flags & 4 == 0) else { return };
+    if !core.limiter.take() {
+        core.link.counters.drop(DropReason::AnswerSuppressed).add(1);
+        return;
+    }
+    let Some(mut answer) = io.alloc(ETH + 60) else {
+        core.link.counters.drop(DropReason::NoBuffer).add(1);
+        return;
+    };
+    let len = answer.data_mut().get_mut(ETH..).map_or(0, |out| reply::tcp_reset(out, packet, l4 - l2));
+    answer.truncate(ETH + len);
+    core.link.counters.worker.resets_sent.add(1);
+    resolve::send_routed(s, core, io, answer, ETH as u8, src);
+}
+
+/// A packet that no flow and no service wants and that is not for the director: routed.
+pub fn unrelated<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
+    let lane = burst.lanes[i];
+    if s.settings.nat_icmp_send && lane.direction == Direction::Reply {
+        if let Some(buf) = &burst.bufs[i] {
+            send_error(s, core, io, buf, usize::from(lane.l2), Error::PortUnreachable);
+        }
+        return burst.drop_lane(i, DropReason::NoFlow, io, &core.link.counters);
+    }
+    local::route(s, core, io, burst, i);
+}

@@ -1,0 +1,149 @@
+//! ICMP and ICMPv6 to the director, to VIPs and passing by.
+//!
+//! Echo requests to our addresses are answered. Errors about flows are translated
+//! (`icmp_error`). What is about nothing of ours is routed on.
+
+use crate::burst::Burst;
+use crate::counters::DropReason;
+use crate::io::{PacketBuf, PacketIo};
+use crate::snapshot::{IfaceId, Snapshot};
+use crate::stage::local::{Examined, icmp_error, nd};
+use crate::stage::{parse::ETH, resolve};
+use crate::wire::checksum;
+use crate::worker::Core;
+
+/// Adds up the packet's bytes from `from` to `to` as RFC 1071 does, over all segments.
+pub fn sum_range<B: PacketBuf>(buf: &B, from: usize, to: usize) -> u16 {
+    let mut chunk = [0; 1024];
+    let (mut at, mut total) = (from, 0);
+    while at < to {
+        let want = (to - at).min(chunk.len());
+        let got = buf.copy_out(at, &mut chunk[..want]);
+        if got == 0 {
+            break;
+        }
+        total = checksum::add(total, checksum::sum(&chunk[..got]));
+        at += got;
+    }
+    total
+}
+
+/// ICMP in an IPv4 packet whose lane is filled in.
+pub fn examine4<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    steer: bool,
+) -> Examined {
+    let lane = burst.lanes[i];
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    let end = l2 + usize::from(lane.ip_len);
+    let Some(h) = buf.data().get(l4..).and_then(|d| d.first_chunk::<8>()) else {
+        return Examined::Drop(DropReason::BadIcmp);
+    };
+    let kind = h[0];
+    if end < l4 + 8 || sum_range(buf, l4, end) != 0xffff {
+        return Examined::Drop(DropReason::BadIcmp);
+    }
+    match (kind, s.local(lane.key.vip)) {
+        (3 | 4 | 11, _) => icmp_error::examine(s, core, io, burst, i, steer),
+        (8, Some(_)) => echo(s, core, io, burst, i),
+        (_, Some(_)) => Examined::Drop(DropReason::LocalNoListener),
+        (_, None) => Examined::Deliver,
+    }
+}
+
+/// ICMPv6: neighbour discovery, echo, errors.
+pub fn examine6<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    iface: IfaceId,
+    steer: bool,
+) -> Examined {
+    let lane = burst.lanes[i];
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    let end = l2 + usize::from(lane.ip_len);
+    let Some(h) = buf.data().get(l4..).and_then(|d| d.first_chunk::<8>()) else {
+        return Examined::Drop(DropReason::BadIcmp);
+    };
+    let kind = h[0];
+    if end < l4 + 8 {
+        return Examined::Drop(DropReason::BadIcmp);
+    }
+    // RFC 8200 section 8.1: the sum covers addresses, upper-layer length and next header.
+    let length = ((end - l4) as u32).to_be_bytes();
+    let pseudo = checksum::add(checksum::sum(&length), checksum::sum(&[0, 0, 0, 58]));
+    let sum = checksum::add(sum_range(buf, l4, end), checksum::add(pseudo, sum_range(buf, l2 + 8, l2 + 40)));
+    if sum != 0xffff {
+        return Examined::Drop(DropReason::BadIcmp);
+    }
+    let local = s.local(lane.key.vip).is_some();
+    match kind {
+        133..=137 => nd::examine(s, core, io, burst, i, iface),
+        _ if lane.key.vip.0[0] == 0xff => Examined::Drop(DropReason::Multicast),
+        1..=4 => icmp_error::examine(s, core, io, burst, i, steer),
+        128 if local => echo(s, core, io, burst, i),
+        _ if local => Examined::Drop(DropReason::LocalNoListener),
+        _ => Examined::Deliver,
+    }
+}
+
+/// Answers an echo request in place: addresses swapped, the type's change taken into the
+/// checksum, a fresh TTL, no options.
+fn echo<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+) -> Examined {
+    let lane = burst.lanes[i];
+    let Some(mut buf) = burst.bufs[i].take() else { return Examined::Gone };
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    if !core.limiter.take() {
+        core.link.counters.drop(DropReason::AnswerSuppressed).add(1);
+        io.free(buf);
+        return Examined::Gone;
+    }
+    let whole = l2 + usize::from(lane.ip_len);
+    if buf.total_len() > whole {
+        buf.truncate(whole);
+    }
+    let id = core.next_ip_id();
+    let data = buf.data_mut();
+    let (request, reply): (u16, u16) = if lane.v4 { (0x0800, 0x0000) } else { (0x8000, 0x8100) };
+    if let Some(h) = data.get_mut(l4..).and_then(|d| d.first_chunk_mut::<4>()) {
+        let delta = checksum::add(!request.to_be(), reply.to_be());
+        let sum = checksum::apply(u16::from_ne_bytes([h[2], h[3]]), delta);
+        h[0] = (reply >> 8) as u8;
+        [h[2], h[3]] = sum.to_ne_bytes();
+    }
+    if lane.v4 {
+        if let Some(h) = data.get_mut(l2..l4) {
+            // Options are not echoed: they become no-operations, as a host may (RFC 1122 section 3.2.1.8).
+            h[20..].fill(1);
+            h[4..8].copy_from_slice(&[(id >> 8) as u8, id as u8, 0, 0]);
+            h[8] = 64;
+            h[10..12].fill(0);
+            let (src, dst) = h[12..20].split_at_mut(4);
+            src.swap_with_slice(dst);
+            let sum = !checksum::sum(h);
+            h[10..12].copy_from_slice(&sum.to_ne_bytes());
+        }
+    } else if let Some(h) = data.get_mut(l2..l2 + 40) {
+        h[7] = 64;
+        let (src, dst) = h[8..40].split_at_mut(16);
+        src.swap_with_slice(dst);
+    }
+    core.link.counters.worker.echo_replies_sent.add(1);
+    debug_assert!(l2 >= ETH);
+    resolve::send_routed(s, core, io, buf, lane.l2, lane.key.client);
+    Examined::Gone
+}

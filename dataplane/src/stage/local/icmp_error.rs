@@ -1,0 +1,233 @@
+//! ICMP errors about flows, translated in both directions.
+//!
+//! An error from the client's side quotes a packet that the VIP seems to have sent; it
+//! goes to the real server, quoting what that one really sent. An error from the real
+//! server's side quotes what the director sent; it goes to the client, quoting what the
+//! client sent, from the VIP. Unlike the kernel's, the quoted transport checksum is
+//! brought up to date as well where it was quoted.
+
+use crate::burst::{Burst, Direction, Lane};
+use crate::counters::DropReason;
+use crate::flow::record::{FlowKey, FlowRecord, flags};
+use crate::io::{PacketBuf, PacketIo};
+use crate::snapshot::{ForwardingMode, Local, Snapshot};
+use crate::stage::local::{Examined, icmp};
+use crate::stage::{answer, resolve, rewrite, track, tunnel};
+use crate::units::{Be16, Ip};
+use crate::wire::checksum;
+use crate::worker::Core;
+
+/// The quoted packet: addresses, ports, and where things are (offsets from the frame's start).
+struct Quote {
+    src: Ip,
+    dst: Ip,
+    ports: [[u8; 2]; 2],
+    proto: u8,
+    ip: usize,
+    l4: usize,
+}
+
+fn quote(data: &[u8], at: usize, v4: bool) -> Option<Quote> {
+    let packet = data.get(at..)?;
+    let (src, dst) = answer::addresses(packet)?;
+    let (proto, header) = if v4 {
+        let ihl = usize::from(packet[0] & 15) * 4;
+        let first = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0;
+        (packet[9], (packet[0] >> 4 == 4 && ihl >= 20 && first).then_some(ihl)?)
+    } else {
+        (packet[6], (packet[0] >> 4 == 6).then_some(40)?)
+    };
+    let p = packet.get(header..)?.first_chunk::<4>()?;
+    matches!(proto, 6 | 17 | 132).then_some(())?;
+    Some(Quote { src, dst, ports: [[p[0], p[1]], [p[2], p[3]]], proto, ip: at, l4: at + header })
+}
+
+/// Examines an ICMP error whose checksum is right.
+pub fn examine<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    steer: bool,
+) -> Examined {
+    let lane = burst.lanes[i];
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let local = s.local(lane.key.vip);
+    if matches!(local, Some(Local::Own(_))) {
+        return super::tunnel_error::examine(s, core, io, burst, i);
+    }
+    let unrelated = if local.is_some() { Examined::Drop(DropReason::IcmpUnrelated) } else { Examined::Deliver };
+    let Some(q) = quote(buf.data(), usize::from(lane.l4) + 8, lane.v4) else { return unrelated };
+    // The quoted packet went the other way.
+    let (direction, client, other, client_port, other_port) = if local.is_some() {
+        (Direction::Request, q.dst, q.src, q.ports[1], q.ports[0])
+    } else {
+        (Direction::Reply, q.src, q.dst, q.ports[0], q.ports[1])
+    };
+    let mut about = Lane { direction, v4: lane.v4, l2: lane.l2, l4: lane.l4, ip_len: lane.ip_len, ..Lane::default() };
+    about.key = FlowKey { client, vip: other, client_port: Be16(client_port), vport: Be16(other_port), proto: q.proto };
+    about.hash = core.secret.hash(client, about.key.client_port, q.proto);
+    let owner = about.hash.owner(core.workers);
+    if steer && owner != core.id {
+        if let Some(buf) = burst.bufs[i].take() {
+            core.hand_off(owner, buf, io);
+        }
+        return Examined::Gone;
+    }
+    let candidates = core.flows.probe(about.hash);
+    let Some(id) = track::find(s, &core.flows, &about, candidates) else { return unrelated };
+    let record = *core.flows.get(id);
+    match direction {
+        Direction::Request => to_real(s, core, io, burst, i, &q, &record),
+        Direction::Reply if record.flags & flags::MODE_MASK == ForwardingMode::Nat as u32 => {
+            to_client(s, core, io, burst, i, &q, &record)
+        }
+        Direction::Reply => unrelated,
+    }
+}
+
+/// An error from the client's side.
+fn to_real<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    q: &Quote,
+    record: &FlowRecord,
+) -> Examined {
+    let lane = &mut burst.lanes[i];
+    let (Some(real), Some(buf)) = (s.real(record.real), burst.bufs[i].as_mut()) else {
+        return Examined::Drop(DropReason::IcmpUnrelated);
+    };
+    let Some(hop) = s.next_hop(real.next_hop) else { return Examined::Drop(DropReason::NoRoute) };
+    count(core, record, lane, Direction::Request);
+    lane.next_hop = real.next_hop;
+    let mode = record.flags & flags::MODE_MASK;
+    let outcome = if mode == ForwardingMode::Tunnel as u32 {
+        tunnel::wrap(s, core, lane, buf, real, hop)
+    } else if !rewrite::lower_ttl(lane, buf, 0) {
+        rewrite::Outcome::TtlExceeded
+    } else {
+        if mode == ForwardingMode::Nat as u32 {
+            set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, false, real.addr);
+            translate_quote(buf.data_mut(), q, lane.v4, true, real.addr, record.rport.0);
+            fix_icmp(buf, lane, record.vip, real.addr);
+        }
+        rewrite::fits(s, lane, buf, hop.mtu)
+    };
+    finish(s, core, io, burst, i, outcome)
+}
+
+/// An error from the real server's side, about a NAT flow.
+fn to_client<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    q: &Quote,
+    record: &FlowRecord,
+) -> Examined {
+    let lane = &mut burst.lanes[i];
+    let Some(buf) = burst.bufs[i].as_mut() else { return Examined::Gone };
+    let old_src = lane.key.client;
+    if !rewrite::lower_ttl(lane, buf, 0) {
+        return finish(s, core, io, burst, i, rewrite::Outcome::TtlExceeded);
+    }
+    count(core, record, lane, Direction::Reply);
+    set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, true, record.vip);
+    translate_quote(buf.data_mut(), q, lane.v4, false, record.vip, record.vport.0);
+    fix_icmp(buf, lane, old_src, record.vip);
+    if let Some(buf) = burst.bufs[i].take() {
+        resolve::send_routed(s, core, io, buf, lane.l2, record.client);
+    }
+    Examined::Gone
+}
+
+fn count<B>(core: &Core<B>, record: &FlowRecord, lane: &Lane, direction: Direction) {
+    let c = core.link.counters.real(record.real);
+    let (packets, bytes) = match direction {
+        Direction::Request => (&c.in_packets, &c.in_bytes),
+        Direction::Reply => (&c.out_packets, &c.out_bytes),
+    };
+    packets.add(1);
+    bytes.add(u64::from(lane.ip_len));
+}
+
+fn finish<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    outcome: rewrite::Outcome,
+) -> Examined {
+    if outcome != rewrite::Outcome::Send {
+        answer::outcome(s, core, io, burst, i, outcome);
+        return Examined::Gone;
+    }
+    let lane = burst.lanes[i];
+    if let Some(buf) = burst.bufs[i].take() {
+        resolve::forward(s, core, io, buf, &lane);
+    }
+    Examined::Gone
+}
+
+/// Writes the source or destination of the IP header at `at`; fixes an IPv4 header checksum.
+fn set_address(data: &mut [u8], at: usize, v4: bool, source: bool, to: Ip) {
+    let Some(h) = data.get_mut(at..) else { return };
+    if v4 {
+        let o = if source { 12 } else { 16 };
+        let Some(h) = h.first_chunk_mut::<20>() else { return };
+        let delta = checksum::add(!checksum::sum(&h[o..o + 4]), checksum::sum(&to.v4_bytes()));
+        h[o..o + 4].copy_from_slice(&to.v4_bytes());
+        let sum = checksum::apply(u16::from_ne_bytes([h[10], h[11]]), delta);
+        [h[10], h[11]] = sum.to_ne_bytes();
+    } else if let Some(h) = h.first_chunk_mut::<40>() {
+        let o = if source { 8 } else { 24 };
+        h[o..o + 16].copy_from_slice(&to.0);
+    }
+}
+
+/// Rewrites the quoted packet's source (or destination) address and port.
+fn translate_quote(data: &mut [u8], q: &Quote, v4: bool, source: bool, addr: Ip, port: [u8; 2]) {
+    let (old_addr, old_port) = if source { (q.src, q.ports[0]) } else { (q.dst, q.ports[1]) };
+    let (_, delta) = rewrite::deltas(old_addr, old_port, addr, port);
+    set_address(data, q.ip, v4, source, addr);
+    let o = q.l4 + if source { 0 } else { 2 };
+    if let Some(p) = data.get_mut(o..o + 2) {
+        p.copy_from_slice(&port);
+    }
+    let at = q.l4 + if q.proto == 6 { 16 } else { 6 };
+    if q.proto == 132 {
+        return;
+    }
+    if let Some(c) = data.get_mut(at..at + 2) {
+        let old = u16::from_ne_bytes([c[0], c[1]]);
+        if q.proto == 6 || old != 0 {
+            let new = if q.proto == 6 { checksum::apply(old, delta) } else { checksum::apply_udp(old, delta) };
+            c.copy_from_slice(&new.to_ne_bytes());
+        }
+    }
+}
+
+/// Computes the ICMP checksum anew: the quote changed in several places. For ICMPv6 the
+/// address change is part of the sum.
+fn fix_icmp<B: PacketBuf>(buf: &mut B, lane: &Lane, _old: Ip, _new: Ip) {
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    let end = l2 + usize::from(lane.ip_len);
+    if let Some(c) = buf.data_mut().get_mut(l4 + 2..l4 + 4) {
+        c.fill(0);
+    }
+    let mut sum = icmp::sum_range(buf, l4, end);
+    if !lane.v4 {
+        let length = ((end - l4) as u32).to_be_bytes();
+        sum = checksum::add(sum, checksum::add(checksum::sum(&length), checksum::sum(&[0, 0, 0, 58])));
+        sum = checksum::add(sum, icmp::sum_range(buf, l2 + 8, l2 + 40));
+    }
+    if let Some(c) = buf.data_mut().get_mut(l4 + 2..l4 + 4) {
+        c.copy_from_slice(&(!sum).to_ne_bytes());
+    }
+}

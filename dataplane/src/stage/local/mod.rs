@@ -1,0 +1,350 @@
+//! Local: every packet that is not on the straight way.
+//!
+//! [`examine`] looks again at what parse put aside, names what is wrong, answers ARP,
+//! neighbour discovery and echo, and sends what turns out to be ordinary (tagged frames,
+//! harmless options, extension headers, whole datagrams) down the straight way.
+//! [`deliver`] ends what classify and track could not place: the director's own
+//! addresses, replies without a flow, traffic to be routed.
+
+mod arp;
+pub mod fragment;
+mod icmp;
+mod icmp_error;
+mod nd;
+mod tunnel_error;
+
+pub use icmp::sum_range;
+
+use crate::burst::{Burst, Direction, Lane, Lanes};
+use crate::counters::DropReason;
+use crate::flow::record::FlowKey;
+use crate::io::{PacketBuf, PacketIo};
+use crate::snapshot::{IfaceId, Local, Snapshot};
+use crate::stage::parse::ETH;
+use crate::stage::schedule::Refused;
+use crate::stage::{answer, fragment_out, resolve, rewrite};
+use crate::units::{Be16, Ip, Mac};
+use crate::wire::ipv4;
+use crate::worker::Core;
+
+/// What examining a packet led to.
+pub(crate) enum Examined {
+    /// The lane is filled in: down the straight way.
+    Ordinary,
+    /// Dropped, with the reason.
+    Drop(DropReason),
+    /// The packet has left its lane (answered, kept, handed on).
+    Gone,
+    /// For `deliver`, lane filled in: routed or refused.
+    Deliver,
+}
+
+/// Looks at the slow lanes after parse. What remains slow is for [`deliver`].
+#[cold]
+pub fn examine<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, steer: bool) {
+    let mut deliver = Lanes(0);
+    for i in std::mem::take(&mut burst.slow) {
+        match look(s, core, io, burst, i, steer) {
+            Examined::Ordinary => burst.ready.insert(i),
+            Examined::Drop(why) => burst.drop_lane(i, why, io, &core.link.counters),
+            Examined::Gone => {}
+            Examined::Deliver => deliver.insert(i),
+        }
+    }
+    burst.slow = deliver;
+}
+
+/// Frame level: who it is for, which VLAN, what it carries.
+fn look<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    steer: bool,
+) -> Examined {
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let data = buf.data();
+    let Some(eth) = data.first_chunk::<ETH>() else { return Examined::Drop(DropReason::TooShort) };
+    let mut ethertype = u16::from_be_bytes([eth[12], eth[13]]);
+    let (mut l2, mut vlan) = (ETH, buf.rx_info().vlan_tci.map_or(0, |t| t & 0xfff));
+    if ethertype == 0x8100 {
+        let Some(tag) = data.get(ETH..ETH + 4) else { return Examined::Drop(DropReason::TooShort) };
+        vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        l2 = ETH + 4;
+    }
+    let Some(iface) = s.iface(buf.ingress(), vlan) else {
+        return Examined::Drop(if vlan == 0 { DropReason::NotForUs } else { DropReason::UnknownVlan });
+    };
+    let dst = Mac([eth[0], eth[1], eth[2], eth[3], eth[4], eth[5]]);
+    let own = s.interfaces.get(usize::from(iface.0)).is_some_and(|x| x.mac == dst);
+    if !own && !dst.is_multicast() {
+        return Examined::Drop(DropReason::NotForUs);
+    }
+    match ethertype {
+        0x0806 => arp::examine(s, core, io, burst, i, iface, l2),
+        0x0800 => ip4(s, core, io, burst, i, l2, own, steer),
+        0x86dd => ip6(s, core, io, burst, i, iface, l2, own, steer),
+        _ => Examined::Drop(DropReason::UnknownEthertype),
+    }
+}
+
+/// IPv4: validates the header and fills the lane.
+#[allow(clippy::too_many_arguments)]
+fn ip4<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    l2: usize,
+    own: bool,
+    steer: bool,
+) -> Examined {
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let packet = &buf.data()[l2..];
+    let frame_len = buf.total_len() - l2;
+    let h = match check_v4(packet, frame_len) {
+        Ok(h) => h,
+        Err(why) => return Examined::Drop(why),
+    };
+    if is_martian_v4(h.src) {
+        return Examined::Drop(DropReason::Martian);
+    }
+    if !own || h.dst[0] >= 224 {
+        return Examined::Drop(DropReason::Multicast);
+    }
+    if h.dst[0] == 0 || h.dst[0] == 127 {
+        return Examined::Drop(DropReason::Martian);
+    }
+    let lane = &mut burst.lanes[i];
+    *lane = Lane {
+        key: FlowKey {
+            client: Ip::from_v4(h.src),
+            vip: Ip::from_v4(h.dst),
+            client_port: Be16::default(),
+            vport: Be16::default(),
+            proto: h.proto,
+        },
+        l4: (l2 + h.header_len) as u16,
+        ip_len: h.total_len,
+        l2: l2 as u8,
+        v4: true,
+        direction: Direction::Request,
+        ..Lane::default()
+    };
+    if h.fragment != 0 && !fragment::is_marked(buf) {
+        return fragment::keep(s, core, io, burst, i, steer);
+    }
+    transport(s, core, io, burst, i, steer)
+}
+
+/// What check_v4 found.
+struct Ipv4Facts {
+    src: [u8; 4],
+    dst: [u8; 4],
+    proto: u8,
+    header_len: usize,
+    total_len: u16,
+    /// More-fragments bit and offset.
+    fragment: u16,
+}
+
+/// Validates an IPv4 header (RFC 791, RFC 1812 section 5.2.2).
+fn check_v4(packet: &[u8], frame_len: usize) -> Result<Ipv4Facts, DropReason> {
+    let h = packet.first_chunk::<20>().ok_or(DropReason::TooShort)?;
+    if h[0] >> 4 != 4 {
+        return Err(DropReason::BadIpVersion);
+    }
+    let header_len = usize::from(h[0] & 15) * 4;
+    if header_len < 20 || header_len > packet.len() {
+        return Err(DropReason::BadHeaderLength);
+    }
+    let total_len = u16::from_be_bytes([h[2], h[3]]);
+    if usize::from(total_len) < header_len || usize::from(total_len) > frame_len {
+        return Err(DropReason::BadTotalLength);
+    }
+    if crate::wire::checksum::sum(&packet[..header_len]) != 0xffff {
+        return Err(DropReason::BadIpChecksum);
+    }
+    check_options(&packet[20..header_len])?;
+    Ok(Ipv4Facts {
+        src: [h[12], h[13], h[14], h[15]],
+        dst: [h[16], h[17], h[18], h[19]],
+        proto: h[9],
+        header_len,
+        total_len,
+        fragment: u16::from_be_bytes([h[6], h[7]]) & 0x3fff,
+    })
+}
+
+/// Walks the options: well-formed, and no source routing.
+fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
+    while let [kind, rest @ ..] = options {
+        match kind {
+            0 => return Ok(()),
+            1 => options = rest,
+            _ => {
+                let len = usize::from(*rest.first().ok_or(DropReason::BadIpOption)?);
+                if len < 2 || len > options.len() {
+                    return Err(DropReason::BadIpOption);
+                }
+                if matches!(*kind, ipv4::OPTION_LSRR | ipv4::OPTION_SSRR) {
+                    return Err(DropReason::SourceRouted);
+                }
+                options = &options[len..];
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Source addresses that no wire carries (RFC 1812 section 5.3.7).
+fn is_martian_v4(src: [u8; 4]) -> bool {
+    src[0] == 0 || src[0] == 127 || src[0] >= 224
+}
+
+/// IPv6: validates the header, walks the extension headers and fills the lane.
+#[allow(clippy::too_many_arguments)]
+fn ip6<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    iface: IfaceId,
+    l2: usize,
+    own: bool,
+    steer: bool,
+) -> Examined {
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let packet = &buf.data()[l2..];
+    let frame_len = buf.total_len() - l2;
+    let Some(h) = packet.first_chunk::<40>() else { return Examined::Drop(DropReason::TooShort) };
+    if h[0] >> 4 != 6 {
+        return Examined::Drop(DropReason::BadIpVersion);
+    }
+    let ip_len = usize::from(u16::from_be_bytes([h[4], h[5]])) + 40;
+    if ip_len > frame_len || ip_len > usize::from(u16::MAX) {
+        return Examined::Drop(DropReason::BadTotalLength);
+    }
+    let (Some((src, dst)), proto) = (answer::addresses(packet), h[6]) else {
+        return Examined::Drop(DropReason::TooShort);
+    };
+    if src.0[0] == 0xff || src.hi() == 0 && src.lo().to_be() == 1 {
+        return Examined::Drop(DropReason::Martian);
+    }
+    let walked = match nd::walk(packet, ip_len, proto) {
+        Ok(w) => w,
+        Err(why) => return Examined::Drop(why),
+    };
+    let lane = &mut burst.lanes[i];
+    *lane = Lane {
+        key: FlowKey { client: src, vip: dst, proto: walked.proto, ..FlowKey::default() },
+        l4: (l2 + walked.offset) as u16,
+        ip_len: ip_len as u16,
+        l2: l2 as u8,
+        v4: false,
+        direction: Direction::Request,
+        ..Lane::default()
+    };
+    if walked.proto == 58 && walked.fragment.is_none() {
+        return icmp::examine6(s, core, io, burst, i, iface, steer);
+    }
+    if !own || dst.0[0] == 0xff {
+        return Examined::Drop(DropReason::Multicast);
+    }
+    if src == Ip::UNSPECIFIED {
+        return Examined::Drop(DropReason::Martian);
+    }
+    if walked.fragment.is_some() && !fragment::is_marked(buf) {
+        return fragment::keep(s, core, io, burst, i, steer);
+    }
+    transport(s, core, io, burst, i, steer)
+}
+
+/// Ports and flags, with every length checked.
+pub(crate) fn transport<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    steer: bool,
+) -> Examined {
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let lane = &mut burst.lanes[i];
+    if fragment::is_marked(buf) && fragment::unmark(buf, lane) {
+        return Examined::Ordinary;
+    }
+    let l4 = usize::from(lane.l4);
+    let end = usize::from(lane.l2) + usize::from(lane.ip_len);
+    let data = buf.data();
+    let header = data.get(l4..end.min(data.len())).unwrap_or(&[]);
+    let ok = match lane.key.proto {
+        6 => header.len() >= 20 && header[12] >> 4 >= 5 && usize::from(header[12] >> 4) * 4 <= end - l4,
+        17 => header.len() >= 8,
+        132 => header.len() >= 12,
+        1 if lane.v4 => return icmp::examine4(s, core, io, burst, i, steer),
+        _ => return Examined::Deliver,
+    };
+    if !ok {
+        return Examined::Drop(DropReason::BadL4Header);
+    }
+    lane.key.client_port = Be16([header[0], header[1]]);
+    lane.key.vport = Be16([header[2], header[3]]);
+    lane.tcp_flags = match lane.key.proto {
+        6 => header[13],
+        132 => header.get(12).copied().unwrap_or(0),
+        _ => 0,
+    };
+    Examined::Ordinary
+}
+
+/// Ends the slow lanes after track.
+#[cold]
+pub fn deliver<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>) {
+    for i in std::mem::take(&mut burst.slow) {
+        let lane = &burst.lanes[i];
+        let dst = if lane.direction == Direction::Reply { lane.key.client } else { lane.key.vip };
+        match s.local(dst) {
+            Some(Local::Vip) => answer::refuse(s, core, io, burst, i, Refused::NoService),
+            Some(Local::Own(_)) => answer::refuse(s, core, io, burst, i, Refused::NotListening),
+            None => answer::unrelated(s, core, io, burst, i),
+        }
+    }
+}
+
+/// Routes a packet as it is: TTL, next hop, size.
+pub(crate) fn route<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+) {
+    let lane = burst.lanes[i];
+    if !s.settings.routing {
+        return burst.drop_lane(i, DropReason::NotRouted, io, &core.link.counters);
+    }
+    let Some(buf) = &mut burst.bufs[i] else { return };
+    let Some((_, dst)) = buf.data().get(usize::from(lane.l2)..).and_then(answer::addresses) else { return };
+    let hop = s.route(dst);
+    let mtu = s.mtu_towards(hop);
+    let outcome = match hop {
+        crate::snapshot::Hop::None => rewrite::Outcome::NoRoute,
+        _ if !rewrite::lower_ttl(&lane, buf, 0) => rewrite::Outcome::TtlExceeded,
+        _ => rewrite::fits(s, &lane, buf, mtu),
+    };
+    match outcome {
+        rewrite::Outcome::Send => {
+            core.link.counters.worker.routed.add(1);
+            if let Some(buf) = burst.bufs[i].take() {
+                resolve::send_routed(s, core, io, buf, lane.l2, dst);
+            }
+        }
+        rewrite::Outcome::Fragment(mtu) => fragment_out::send(s, core, io, burst, i, mtu),
+        other => answer::outcome(s, core, io, burst, i, other),
+    }
+}

@@ -1,0 +1,70 @@
+//! ICMP errors about our own tunnels: a router on the way to a real server speaks of the
+//! outer packet; the client is told about its own.
+
+use crate::burst::Burst;
+use crate::counters::DropReason;
+use crate::io::{PacketBuf, PacketIo};
+use crate::link::Event;
+use crate::snapshot::Snapshot;
+use crate::stage::answer::{self, Error};
+use crate::stage::local::Examined;
+use crate::worker::Core;
+
+/// An ICMP error sent to an address of the director itself.
+pub fn examine<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+) -> Examined {
+    let lane = burst.lanes[i];
+    let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
+    let at = usize::from(lane.l4) + 8;
+    let data = buf.data();
+    let unrelated = Examined::Drop(DropReason::IcmpUnrelated);
+    let (Some(icmp), Some(outer)) = (data.get(usize::from(lane.l4)..at), data.get(at..)) else { return unrelated };
+    let Some((_, real)) = answer::addresses(outer) else { return unrelated };
+    let Some((header, overhead)) = inner_offset(outer) else { return unrelated };
+    let Some(inner) = outer.get(header..) else { return unrelated };
+    let Some((client, vip)) = answer::addresses(inner) else { return unrelated };
+    // Only for packets that this director may really have wrapped: for a VIP, to a real server.
+    if s.local(vip).is_none() || !s.is_real_address(real) || client.is_v4() != vip.is_v4() {
+        return unrelated;
+    }
+    let (kind, code) = (icmp[0], icmp[1]);
+    let (v4, mtu) = if lane.v4 {
+        (true, u32::from(u16::from_be_bytes([icmp[6], icmp[7]])))
+    } else {
+        (false, u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]))
+    };
+    let error = match (v4, kind, code) {
+        (true, 3, 4) | (false, 2, _) => {
+            let mtu = mtu.clamp(68, 65_535) as u16;
+            core.tell(Event::PathMtu { ip: real, mtu });
+            Error::TooBig(mtu.saturating_sub(overhead as u16).max(68))
+        }
+        (true, 3, _) | (false, 1, _) => Error::HostUnreachable,
+        (true, 11, _) | (false, 3, _) => Error::HostUnreachable,
+        _ => return unrelated,
+    };
+    let l2 = at + header;
+    answer::send_error(s, core, io, buf, l2, error);
+    if let Some(buf) = burst.bufs[i].take() {
+        io.free(buf);
+    }
+    Examined::Gone
+}
+
+/// Offset of the wrapped packet in the quoted outer one, and how many bytes the tunnel adds.
+fn inner_offset(outer: &[u8]) -> Option<(usize, usize)> {
+    let (proto, ip) =
+        if outer.first()? >> 4 == 4 { (*outer.get(9)?, usize::from(outer[0] & 15) * 4) } else { (*outer.get(6)?, 40) };
+    let shim = match proto {
+        4 | 41 => 0,
+        47 => 4 + if outer.get(ip)? & 0x80 != 0 { 4 } else { 0 },
+        17 => 8 + 4 + usize::from(outer.get(ip + 8)? & 31) * 4,
+        _ => return None,
+    };
+    Some((ip + shim, ip + shim))
+}

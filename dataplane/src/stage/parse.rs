@@ -1,0 +1,180 @@
+//! Parse: offsets, addresses, ports and flags of each packet.
+//!
+//! The ordinary packet (Ethernet without tag, IPv4 without options or IPv6 without
+//! extension headers, TCP, UDP or SCTP, not a fragment, for this station) stays `ready`.
+//! Everything else becomes `slow`, with no judgement passed yet: `stage::local` looks
+//! again, and names the reason if it drops.
+
+use crate::burst::{Burst, Lane, Lanes};
+use crate::flow::record::FlowKey;
+use crate::io::{Csum, PacketBuf};
+use crate::units::{Be16, Ip};
+
+/// Ethernet header without tags, bytes.
+pub const ETH: usize = 14;
+/// Enough bytes for Ethernet, IPv4 without options and TCP without options.
+const V4_HEAD: usize = ETH + 20 + 20;
+/// Enough bytes for Ethernet, IPv6 and TCP without options.
+const V6_HEAD: usize = ETH + 40 + 20;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+
+/// Parses all lanes. `mac` is the ingress port's address in the low six bytes of a
+/// little-endian word; frames for other stations become slow.
+#[inline]
+pub fn parse<B: PacketBuf>(burst: &mut Burst<B>, mac: u64) {
+    let mut ready = Lanes(0);
+    let mut slow = Lanes(0);
+    for i in Lanes::first(burst.n) {
+        let Some(buf) = &burst.bufs[i] else { continue };
+        if parse_lane(buf, &mut burst.lanes[i], mac) {
+            ready.insert(i);
+        } else {
+            slow.insert(i);
+        }
+    }
+    burst.ready = ready;
+    burst.slow = slow;
+    burst.missed = Lanes(0);
+}
+
+#[inline(always)]
+fn parse_lane<B: PacketBuf>(buf: &B, lane: &mut Lane, mac: u64) -> bool {
+    let data = buf.data();
+    let Some(h) = data.first_chunk::<V4_HEAD>() else {
+        return parse_short(buf, lane, mac);
+    };
+    if dst_mac(h) != mac {
+        return false;
+    }
+    match (h[12], h[13]) {
+        (0x08, 0x00) => parse_v4(h, buf.total_len(), buf.rx_info().l3, lane),
+        (0x86, 0xdd) => match data.first_chunk::<V6_HEAD>() {
+            Some(h) => parse_v6(h, buf.total_len(), lane),
+            None => parse_short(buf, lane, mac),
+        },
+        _ => false,
+    }
+}
+
+/// A packet that is shorter than the longest header: the same on a padded copy.
+/// What the padding pretends is caught by the length checks.
+#[inline(never)]
+fn parse_short<B: PacketBuf>(buf: &B, lane: &mut Lane, mac: u64) -> bool {
+    let mut h = [0; V6_HEAD];
+    let data = buf.data();
+    let n = data.len().min(V6_HEAD);
+    h[..n].copy_from_slice(&data[..n]);
+    if n < ETH + 20 || dst_mac(&h) != mac {
+        return false;
+    }
+    match (h[12], h[13], h.first_chunk::<V4_HEAD>()) {
+        (0x08, 0x00, Some(h)) => parse_v4(h, buf.total_len(), Csum::Unknown, lane),
+        (0x86, 0xdd, _) => parse_v6(&h, buf.total_len(), lane),
+        _ => false,
+    }
+}
+
+/// The first six bytes of a frame as the low bytes of a word.
+#[inline(always)]
+fn dst_mac<const N: usize>(h: &[u8; N]) -> u64 {
+    match h.first_chunk::<8>() {
+        Some(w) => u64::from_le_bytes(*w) & 0xffff_ffff_ffff,
+        None => 0,
+    }
+}
+
+/// `N` bytes at a constant offset; the range is checked at compile time once inlined.
+#[inline(always)]
+fn at<const O: usize, const N: usize, const L: usize>(h: &[u8; L]) -> [u8; N] {
+    const { assert!(O + N <= L) };
+    let mut out = [0; N];
+    out.copy_from_slice(&h[O..O + N]);
+    out
+}
+
+#[inline(always)]
+fn parse_v4(h: &[u8; V4_HEAD], frame_len: usize, csum: Csum, lane: &mut Lane) -> bool {
+    let ip_len = u16::from_be_bytes(at::<16, 2, _>(h));
+    let fragment = u16::from_be_bytes(at::<20, 2, _>(h)) & 0x3fff;
+    let proto = h[23];
+    let src0 = h[26];
+    let least = if proto == TCP { 40 } else { 28 };
+    let plain = h[14] == 0x45
+        && fragment == 0
+        && usize::from(ip_len) + ETH <= frame_len
+        && ip_len >= least
+        && (proto == TCP || proto == UDP || proto == SCTP)
+        && src0.wrapping_sub(1) < 223
+        && src0 != 127;
+    if !plain || !v4_checksum_ok(h, csum) {
+        return false;
+    }
+    lane.key = FlowKey {
+        client: Ip::from_v4(at::<26, 4, _>(h)),
+        vip: Ip::from_v4(at::<30, 4, _>(h)),
+        client_port: Be16(at::<34, 2, _>(h)),
+        vport: Be16(at::<36, 2, _>(h)),
+        proto,
+    };
+    lane.tcp_flags = if proto == TCP { h[47] } else { 0 };
+    lane.ip_len = ip_len;
+    lane.l2 = ETH as u8;
+    lane.l4 = (ETH + 20) as u16;
+    lane.v4 = true;
+    lane.later_fragment = false;
+    proto != TCP || h[46] >= 0x50
+}
+
+/// RFC 1071 over the twenty bytes, in any byte order.
+#[inline(always)]
+fn v4_checksum_ok(h: &[u8; V4_HEAD], csum: Csum) -> bool {
+    if csum == Csum::Good {
+        return true;
+    }
+    let w = |b: [u8; 4]| u64::from(u32::from_ne_bytes(b));
+    let s = w(at::<14, 4, _>(h))
+        + w(at::<18, 4, _>(h))
+        + w(at::<22, 4, _>(h))
+        + w(at::<26, 4, _>(h))
+        + w(at::<30, 4, _>(h));
+    let s = (s & 0xffff_ffff) + (s >> 32);
+    let s = (s & 0xffff) + (s >> 16);
+    let s = (s & 0xffff) + (s >> 16);
+    let s = (s & 0xffff) + (s >> 16);
+    s == 0xffff
+}
+
+#[inline(always)]
+fn parse_v6(h: &[u8; V6_HEAD], frame_len: usize, lane: &mut Lane) -> bool {
+    let payload = u16::from_be_bytes(at::<18, 2, _>(h));
+    let proto = h[20];
+    let least = if proto == TCP { 20 } else { 8 };
+    let plain = h[14] >> 4 == 6
+        && usize::from(payload) + ETH + 40 <= frame_len
+        && payload >= least
+        && payload <= u16::MAX - 40
+        && (proto == TCP || proto == UDP || proto == SCTP)
+        && h[22] != 0xff
+        && h[22] != 0
+        && h[38] != 0xff;
+    if !plain {
+        return false;
+    }
+    lane.key = FlowKey {
+        client: Ip::from_v6(at::<22, 16, _>(h)),
+        vip: Ip::from_v6(at::<38, 16, _>(h)),
+        client_port: Be16(at::<54, 2, _>(h)),
+        vport: Be16(at::<56, 2, _>(h)),
+        proto,
+    };
+    lane.tcp_flags = if proto == TCP { h[67] } else { 0 };
+    lane.ip_len = payload + 40;
+    lane.l2 = ETH as u8;
+    lane.l4 = (ETH + 40) as u16;
+    lane.v4 = false;
+    lane.later_fragment = false;
+    proto != TCP || h[66] >= 0x50
+}

@@ -1,0 +1,257 @@
+//! Schedule: a packet without a flow opens one, or is refused; a SYN on an old flow and
+//! a packet for a removed real server are judged here as well.
+//!
+//! Follows the kernel's `ip_vs_in`, `ip_vs_schedule` and `ip_vs_sched_persist`.
+
+use crate::burst::{Burst, Direction, Lane, tcp_flags};
+use crate::counters::DropReason;
+use crate::flow::record::{FlowKey, FlowRecord, flags, peer_word};
+use crate::flow::state::{self, State};
+use crate::flow::table::FlowId;
+use crate::io::PacketIo;
+use crate::sched::SchedKey;
+use crate::snapshot::{ForwardingMode, GonePolicy, Local, Persistence, Real, Service, Snapshot};
+use crate::stage::{answer, rewrite, track};
+use crate::units::{Be16, Ip, RealId};
+use crate::worker::Core;
+
+/// Why no flow was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Nobody serves this port: what a host's own stack would answer.
+    NoService,
+    /// A mid-stream packet.
+    NoFlow,
+    /// An address of the director itself, where nothing listens.
+    NotListening,
+    /// The service has no usable real server.
+    NoRealServer,
+    /// Dropped without an answer.
+    Drop(DropReason),
+}
+
+/// Gives every missed lane a flow, and makes it ready, or refuses it.
+#[inline]
+pub fn schedule<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>) {
+    for i in burst.missed {
+        match open_or_find(s, core, &burst.lanes[i]) {
+            Ok(id) => {
+                burst.lanes[i].flow = id;
+                burst.ready.insert(i);
+            }
+            Err(why) => answer::refuse(s, core, io, burst, i, why),
+        }
+    }
+}
+
+/// The lane's flow: found (an earlier lane of this burst may have opened it), or opened.
+fn open_or_find<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane) -> Result<FlowId, Refused> {
+    let candidates = core.flows.probe(lane.hash);
+    if let Some(id) = track::find(s, &core.flows, lane, candidates) {
+        match judge(s, core, lane, id) {
+            Judgement::Keep => return Ok(id),
+            Judgement::Drop => return Err(Refused::Drop(DropReason::RealServerGone)),
+            Judgement::End => core.end_flow(id),
+            Judgement::EndAndReopen => {
+                core.end_flow(id);
+                return open(s, core, lane, true);
+            }
+        }
+    }
+    open(s, core, lane, false)
+}
+
+enum Judgement {
+    Keep,
+    Drop,
+    End,
+    EndAndReopen,
+}
+
+/// What a packet means for the flow it matches: the checks of `ip_vs_in` between the
+/// look-up and the forwarding.
+fn judge<B>(s: &Snapshot, core: &Core<B>, lane: &Lane, id: FlowId) -> Judgement {
+    let record = core.flows.get(id);
+    let real = s.real(record.real);
+    let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
+    if syn && reopens(s, record, real) {
+        return Judgement::End;
+    }
+    if real.is_some_and(|r| r.available) {
+        return Judgement::Keep;
+    }
+    match s.settings.gone {
+        GonePolicy::Drop => Judgement::Drop,
+        GonePolicy::Reset => Judgement::End,
+        GonePolicy::Reschedule => Judgement::EndAndReopen,
+    }
+}
+
+/// Whether a SYN on this flow starts a new one (the kernel's `conn_reuse_mode`).
+fn reopens(s: &Snapshot, record: &FlowRecord, real: Option<&Real>) -> bool {
+    let mode = s.settings.conn_reuse_mode;
+    let unusable = !real.is_some_and(|r| r.available && r.weight > 0);
+    if s.settings.gone != GonePolicy::Drop && unusable {
+        return true;
+    }
+    if record.flags & flags::CONTROLLED != 0 {
+        return false;
+    }
+    let state = record.state;
+    (mode & 1 != 0 && state == State::TimeWait as u8)
+        || (mode & 2 != 0 && state == State::FinWait as u8 && record.flags & flags::NO_OUTPUT != 0)
+}
+
+/// Opens a flow for the lane. `any` lets a mid-stream packet do so.
+fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<FlowId, Refused> {
+    let key = &lane.key;
+    let Some(service) = s.service_for(key.proto, key.vip, key.vport) else { return Err(Refused::NoService) };
+    if !any && !opens(s, lane) {
+        return Err(Refused::NoFlow);
+    }
+    if core.overload(s) {
+        return Err(Refused::Drop(DropReason::Overload));
+    }
+    if s.local(key.client).is_some_and(|l| l == Local::Vip) {
+        return Err(Refused::Drop(DropReason::Martian));
+    }
+    match &service.persistence {
+        Some(p) => open_persistent(s, core, lane, service, p),
+        None if service.port == 0 && service.mark == 0 => Err(Refused::NoService),
+        None => {
+            let real = choose(s, core, lane, service)?;
+            insert(s, core, lane, service, real, 0)
+        }
+    }
+}
+
+/// Whether the packet may open a flow.
+fn opens(s: &Snapshot, lane: &Lane) -> bool {
+    match lane.key.proto {
+        6 => lane.tcp_flags & tcp_flags::RST == 0 && (lane.tcp_flags & tcp_flags::SYN != 0 || s.settings.sloppy_tcp),
+        132 => s.settings.sloppy_sctp || lane.tcp_flags == state::SCTP_INIT,
+        _ => true,
+    }
+}
+
+fn choose<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, service: &Service) -> Result<RealId, Refused> {
+    let key = SchedKey {
+        client: lane.key.client,
+        client_port: lane.key.client_port,
+        vip: lane.key.vip,
+        vport: lane.key.vport,
+    };
+    core.sched.choose(service.id, &service.sched, s, &core.link.counts, &key, core.now).ok_or(Refused::NoRealServer)
+}
+
+/// The port at the real server: its own, or the packet's when it has none.
+fn real_port(real: &Real, service: &Service, lane: &Lane) -> Be16 {
+    let forced = matches!(real.mode, ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
+    if forced || real.port.get() == 0 || (service.port == 0 && service.mark == 0) { lane.key.vport } else { real.port }
+}
+
+fn insert<B>(
+    s: &Snapshot,
+    core: &mut Core<B>,
+    lane: &Lane,
+    service: &Service,
+    id: RealId,
+    extra: u32,
+) -> Result<FlowId, Refused> {
+    let Some(real) = s.real(id) else { return Err(Refused::NoRealServer) };
+    let rport = real_port(real, service, lane);
+    let (l3_delta, l4_delta) = match real.mode {
+        ForwardingMode::Nat => rewrite::deltas(lane.key.vip, lane.key.vport.0, real.addr, rport.0),
+        _ => (0, 0),
+    };
+    let one_way = if real.mode == ForwardingMode::Nat { 0 } else { flags::NO_OUTPUT };
+    let first = state::initial(lane.key.proto);
+    let record = FlowRecord {
+        client: lane.key.client,
+        vip: lane.key.vip,
+        client_port: lane.key.client_port,
+        vport: lane.key.vport,
+        rport,
+        proto: lane.key.proto,
+        state: first as u8,
+        real: id,
+        peer: peer_word(real.addr),
+        deadline: core.now.after_ms(s.settings.timeouts.of(first as u8)),
+        flags: real.mode as u32 | one_way | extra,
+        l3_delta,
+        l4_delta,
+        ext: u32::MAX,
+    };
+    core.open_flow(s, lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))
+}
+
+/// The kernel's `ip_vs_sched_persist`: a template remembers the client's real server.
+fn open_persistent<B>(
+    s: &Snapshot,
+    core: &mut Core<B>,
+    lane: &Lane,
+    service: &Service,
+    p: &Persistence,
+) -> Result<FlowId, Refused> {
+    let key = template_key(lane, service, p);
+    let hash = core.secret.hash(key.client, key.client_port, key.proto);
+    let found = core.flows.lookup_request(hash, &key);
+    let usable = found.filter(|id| template_usable(s, core.flows.get(*id)));
+    if let (Some(id), None) = (found, usable) {
+        core.end_flow(id);
+    }
+    let template = match usable {
+        Some(id) => id,
+        None => {
+            let real = choose(s, core, lane, service)?;
+            let addr = s.real(real).map_or(Ip::UNSPECIFIED, |r| r.addr);
+            let record = FlowRecord {
+                client: key.client,
+                vip: key.vip,
+                client_port: key.client_port,
+                vport: key.vport,
+                rport: Be16::new(0),
+                proto: key.proto,
+                state: State::None as u8,
+                real,
+                peer: peer_word(addr),
+                deadline: core.now.after_ms(p.timeout_ms),
+                flags: flags::TEMPLATE,
+                l3_delta: 0,
+                l4_delta: 0,
+                ext: 0,
+            };
+            core.open_flow(s, hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))?
+        }
+    };
+    let real = core.flows.get(template).real;
+    let id = insert(s, core, lane, service, real, flags::CONTROLLED)?;
+    core.control(id, template, p.timeout_ms);
+    Ok(id)
+}
+
+/// Under which key a client's template is kept.
+pub fn template_key(lane: &Lane, service: &Service, p: &Persistence) -> FlowKey {
+    let client = lane.key.client.masked(p.prefix_len);
+    if service.mark != 0 {
+        let vip = Ip::from_v4(service.mark.to_be_bytes());
+        return FlowKey { client, vip, client_port: Be16::new(0), vport: Be16::new(0), proto: 0 };
+    }
+    FlowKey {
+        client,
+        vip: lane.key.vip,
+        client_port: Be16::new(0),
+        vport: Be16::new(service.port),
+        proto: lane.key.proto,
+    }
+}
+
+/// The kernel's `ip_vs_check_template`.
+fn template_usable(s: &Snapshot, record: &FlowRecord) -> bool {
+    s.real(record.real).is_some_and(|r| r.available && !(s.settings.expire_quiescent_template && r.weight == 0))
+}
+
+/// Whether a lane goes towards a real server; for the other stages' assertions.
+pub fn is_request(lane: &Lane) -> bool {
+    lane.direction == Direction::Request
+}

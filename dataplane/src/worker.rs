@@ -1,0 +1,445 @@
+//! One worker: a core, its flows, and the loop.
+//!
+//! [`Worker::poll`] is the packet's way on one screen. [`Core`] is what the stages share:
+//! everything mutable that this worker owns, besides the packets and the ports.
+
+use std::sync::Arc;
+
+use crate::burst::Burst;
+use crate::counters::DropReason;
+use crate::flow::hash::Secret;
+use crate::flow::record::{FlowRecord, flags};
+use crate::flow::state;
+use crate::flow::table::{Fate, FlowId, FlowTable};
+use crate::io::{BURST, PacketBuf, PacketIo};
+use crate::link::{Event, WorkerLink};
+use crate::sched::SchedCore;
+use crate::snapshot::Snapshot;
+use crate::stage::local::fragment::Fragments;
+use crate::stage::resolve::{Outbox, Waiting};
+use crate::stage::{answer, classify, local, parse, resolve, rewrite, schedule, track};
+use crate::units::{PortId, Tick, WorkerId};
+
+mod commands;
+mod idle;
+
+pub use idle::{Idle, run};
+
+/// Flows examined for expiry per poll. At 64 a slice stays far below 20 µs.
+const EXPIRE_BUDGET: usize = 64;
+/// Packets taken from one other worker per poll.
+const TAKE_OVER: usize = BURST;
+/// Length of the ring from one worker to another, packets.
+pub const HANDOFF_RING: usize = 2048;
+/// How long a template is kept on while it has live flows, as the kernel does.
+const TEMPLATE_GRACE_MS: u32 = 60_000;
+
+/// What the stages share: owned by this worker alone.
+pub struct Core<B> {
+    /// This worker.
+    pub id: WorkerId,
+    /// How many workers there are.
+    pub workers: u16,
+    /// Key of the flow hash; the same on all workers.
+    pub secret: Secret,
+    /// The flows.
+    pub flows: FlowTable,
+    /// Scheduler state.
+    pub sched: SchedCore,
+    /// What is shared with control.
+    pub link: Arc<WorkerLink>,
+    /// The time of this poll.
+    pub now: Tick,
+    /// Frames on their way out, by port.
+    pub out: Outbox<B>,
+    /// Packets that wait for an Ethernet address.
+    pub waiting: Waiting<B>,
+    /// Datagrams in pieces.
+    pub fragments: Fragments<B>,
+    /// How many answers may still be sent.
+    pub limiter: answer::Limiter,
+    /// Identification of the next IPv4 packet made here.
+    pub ip_id: u16,
+    to_others: Vec<Option<rtrb::Producer<B>>>,
+}
+
+impl<B: PacketBuf> Core<B> {
+    /// Hands a packet to the worker that owns its flow.
+    #[inline]
+    pub fn hand_off<I: PacketIo<Buf = B>>(&mut self, owner: WorkerId, buf: B, io: &mut I) {
+        let counters = &self.link.counters;
+        let lost = match self.to_others.get_mut(owner.index()) {
+            Some(Some(ring)) => match ring.push(buf) {
+                Ok(()) => {
+                    counters.worker.handed_off.add(1);
+                    return;
+                }
+                Err(rtrb::PushError::Full(buf)) => buf,
+            },
+            _ => buf,
+        };
+        counters.drop(DropReason::HandoffFull).add(1);
+        io.free(lost);
+    }
+}
+
+impl<B> Core<B> {
+    /// Tells control something, if its queue has room.
+    #[cold]
+    pub fn tell(&self, event: Event) {
+        if self.link.events.push(event).is_err() {
+            self.link.counters.worker.events_lost.add(1);
+        }
+    }
+
+    /// The identification of an IPv4 packet made here.
+    #[inline]
+    pub fn next_ip_id(&mut self) -> u16 {
+        self.ip_id = self.ip_id.wrapping_add(1);
+        self.ip_id
+    }
+
+    /// Adds a flow, evicting an old half-open one if the table is full. Counts it.
+    pub fn open_flow(&mut self, s: &Snapshot, hash: crate::flow::hash::FlowHash, record: FlowRecord) -> Option<FlowId> {
+        let id = match self.flows.insert(hash, record, self.now) {
+            Ok(id) => id,
+            Err(_) => {
+                let evicted =
+                    self.flows.evict(hash, |r| r.flags & flags::TEMPLATE == 0 && !state::is_established(r.state))?;
+                self.link.counters.worker.flows_evicted.add(1);
+                self.forget(&evicted);
+                self.flows.insert(hash, record, self.now).ok()?
+            }
+        };
+        if record.flags & flags::TEMPLATE == 0 {
+            self.link.counters.worker.flows_opened.add(1);
+            self.link.counters.real(record.real).connections.add(1);
+            self.sched.opened(s, &self.link.counts, record.real, state::is_active(record.state));
+            if !state::is_active(record.state) {
+                self.flows.get_mut(id).flags |= flags::INACTIVE;
+            }
+        } else {
+            self.link.counts.persistent_opened(record.real);
+        }
+        Some(id)
+    }
+
+    /// Ties a flow to its template, which lives on.
+    pub fn control(&mut self, flow: FlowId, template: FlowId, timeout_ms: u32) {
+        self.flows.get_mut(flow).ext = template.0;
+        let t = self.flows.get_mut(template);
+        t.ext = t.ext.saturating_add(1);
+        t.deadline = self.now.after_ms(timeout_ms);
+    }
+
+    /// After a flow's state changed: its class at the real server, and the wheel.
+    #[cold]
+    pub fn turned(&mut self, id: FlowId) {
+        let record = self.flows.get_mut(id);
+        let (real, deadline) = (record.real, record.deadline);
+        let active = state::is_active(record.state);
+        let was_active = record.flags & flags::INACTIVE == 0;
+        if active != was_active {
+            record.flags ^= flags::INACTIVE;
+            self.sched.turned(&self.link.counts, real, active);
+        }
+        self.flows.rearm(id, deadline);
+    }
+
+    /// Ends a flow at once.
+    pub fn end_flow(&mut self, id: FlowId) {
+        if let Some(record) = self.flows.remove(id) {
+            self.forget(&record);
+        }
+    }
+
+    /// Takes an ended flow out of all counts.
+    pub fn forget(&mut self, record: &FlowRecord) {
+        if record.flags & flags::TEMPLATE != 0 {
+            self.link.counts.persistent_closed(record.real);
+            return;
+        }
+        let active = record.flags & flags::INACTIVE == 0;
+        self.sched.closed(&self.link.counts, record.real, active);
+        if record.flags & flags::CONTROLLED != 0 {
+            let template = FlowId(record.ext);
+            if let Some(t) = self.flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0) {
+                t.ext = t.ext.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Whether the overload defence wants this new flow dropped.
+    pub fn overload(&mut self, s: &Snapshot) -> bool {
+        // One in ten, as the kernel's `drop_packet` does by default, while the table is nearly full.
+        let level = s.settings.drop_packet;
+        let nearly_full = self.flows.len() >= self.flows.capacity() / 8 * 7;
+        let on = level == 3 || (level > 0 && nearly_full);
+        on && {
+            self.ip_id = self.ip_id.wrapping_add(1);
+            self.ip_id % 10 == 0
+        }
+    }
+
+    fn expire(&mut self) {
+        let Self { flows, link, sched, now, .. } = self;
+        let now = *now;
+        let mut orphans = arrayvec::ArrayVec::<FlowId, EXPIRE_BUDGET>::new();
+        let n = flows.expire(now, EXPIRE_BUDGET, |_, record| {
+            if record.flags & flags::TEMPLATE != 0 {
+                if record.ext > 0 {
+                    record.deadline = now.after_ms(TEMPLATE_GRACE_MS);
+                    return Fate::Keep;
+                }
+                link.counts.persistent_closed(record.real);
+            } else {
+                sched.closed(&link.counts, record.real, record.flags & flags::INACTIVE == 0);
+                if record.flags & flags::CONTROLLED != 0 {
+                    let _ = orphans.try_push(FlowId(record.ext));
+                }
+            }
+            Fate::Remove
+        });
+        for template in orphans {
+            if let Some(t) = flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0) {
+                t.ext = t.ext.saturating_sub(1);
+            }
+        }
+        link.counters.worker.flows_expired.add(n as u64);
+        link.counters.worker.flows_live.set(u64::from(flows.len()));
+    }
+}
+
+/// A worker with its ports.
+pub struct Worker<I: PacketIo> {
+    core: Core<I::Buf>,
+    io: I,
+    snapshot: Arc<Snapshot>,
+    burst: Box<Burst<I::Buf>>,
+    from_others: Vec<Option<rtrb::Consumer<I::Buf>>>,
+    peers: Vec<Arc<WorkerLink>>,
+    scan: commands::Scan,
+    software_steering: bool,
+}
+
+/// What a worker is made of.
+pub struct Setup<I: PacketIo> {
+    /// Its number.
+    pub id: WorkerId,
+    /// Its ports.
+    pub io: I,
+    /// Its flow table.
+    pub flows: FlowTable,
+    /// Its scheduler state.
+    pub sched: SchedCore,
+    /// Key of the flow hash, the same for all.
+    pub secret: Secret,
+    /// All workers' links, by number; its own among them.
+    pub links: Vec<Arc<WorkerLink>>,
+    /// Its ends of the rings to and from the others.
+    pub rings: Rings<I::Buf>,
+    /// Whether packets are handed to their owner in software. False when the devices
+    /// deliver both directions of each flow to one worker.
+    pub software_steering: bool,
+}
+
+/// One worker's ends of the rings between workers, by the other's number.
+pub struct Rings<B> {
+    to: Vec<Option<rtrb::Producer<B>>>,
+    from: Vec<Option<rtrb::Consumer<B>>>,
+}
+
+impl<B> Rings<B> {
+    /// Rings between `workers` workers, each to each; one `Rings` for every worker.
+    pub fn mesh(workers: usize) -> Vec<Self> {
+        let empty = || Self { to: (0..workers).map(|_| None).collect(), from: (0..workers).map(|_| None).collect() };
+        let mut all: Vec<Self> = (0..workers).map(|_| empty()).collect();
+        for a in 0..workers {
+            for b in (0..workers).filter(|b| *b != a) {
+                let (to, from) = rtrb::RingBuffer::new(HANDOFF_RING);
+                all[a].to[b] = Some(to);
+                all[b].from[a] = Some(from);
+            }
+        }
+        all
+    }
+}
+
+impl<I: PacketIo> Worker<I> {
+    /// A worker with the empty configuration.
+    pub fn new(setup: Setup<I>) -> Self {
+        let Setup { id, io, flows, sched, secret, links, rings, software_steering } = setup;
+        let link = links[id.index()].clone();
+        let ports = io.ports();
+        Self {
+            core: Core {
+                id,
+                workers: links.len() as u16,
+                secret,
+                flows,
+                sched,
+                link,
+                now: Tick(0),
+                out: Outbox::new(ports),
+                waiting: Waiting::new(),
+                fragments: Fragments::new(),
+                limiter: answer::Limiter::default(),
+                ip_id: 1,
+                to_others: rings.to,
+            },
+            io,
+            snapshot: Snapshot::empty(),
+            burst: Box::new(Burst::new()),
+            from_others: rings.from,
+            peers: links,
+            scan: commands::Scan::default(),
+            software_steering,
+        }
+    }
+
+    /// One round: adopt, receive, process, send, and a slice of the housekeeping.
+    /// Returns how many packets it met.
+    #[inline]
+    pub fn poll(&mut self, now: Tick) -> usize {
+        self.core.now = now;
+        self.adopt();
+        let mut packets = 0;
+        for port in (0..self.io.ports() as u16).map(PortId) {
+            if self.io.has_rx(port) {
+                let n = self.io.rx(port, &mut self.burst.bufs);
+                if n > 0 {
+                    packets += n;
+                    self.count_rx(port, n);
+                    self.process(port, n, self.software_steering && self.core.workers > 1);
+                }
+            }
+        }
+        packets += self.take_over();
+        packets += self.reassembled();
+        packets += self.housekeeping(packets);
+        self.core.out.flush(&mut self.io, &self.core.link);
+        packets
+    }
+
+    /// The straight line.
+    #[inline]
+    fn process(&mut self, port: PortId, n: usize, steer: bool) {
+        let Self { core, io, snapshot, burst, .. } = self;
+        let s = &**snapshot;
+        burst.n = n;
+        parse::parse(burst, s.port_mac(port));
+        if !burst.slow.is_empty() {
+            local::examine(s, core, io, burst, steer);
+        }
+        classify::classify(s, core, io, burst, steer);
+        track::track::<I>(s, core, burst);
+        if !burst.missed.is_empty() {
+            schedule::schedule(s, core, io, burst);
+        }
+        rewrite::rewrite(s, core, io, burst);
+        if !burst.slow.is_empty() {
+            local::deliver(s, core, io, burst);
+        }
+        resolve::resolve(s, core, io, burst);
+    }
+
+    /// Takes the newest snapshot, if there is one.
+    #[inline]
+    fn adopt(&mut self) {
+        if let Some(newer) = self.core.link.newer(self.snapshot.generation) {
+            let generation = newer.generation;
+            let old = std::mem::replace(&mut self.snapshot, newer);
+            self.core.sched.adopt(&self.snapshot);
+            self.core.link.counters.worker.snapshots_adopted.add(1);
+            self.core.link.adopted(generation, old);
+            self.core.waiting.retry(&self.snapshot, &mut self.core.out, &mut self.io, &self.core.link);
+        }
+    }
+
+    fn count_rx(&mut self, port: PortId, n: usize) {
+        let counters = self.core.link.counters.port(port);
+        let bytes: usize = self.burst.bufs[..n].iter().flatten().map(|b| b.total_len()).sum();
+        counters.rx_packets.add(n as u64);
+        counters.rx_bytes.add(bytes as u64);
+    }
+
+    /// Processes what other workers received for this one. Their classification is not
+    /// trusted (they may have had another snapshot), but their choice of owner is final.
+    #[inline]
+    fn take_over(&mut self) -> usize {
+        let mut packets = 0;
+        for from in 0..self.from_others.len() {
+            let Some(ring) = &mut self.from_others[from] else { continue };
+            let mut n = 0;
+            while n < TAKE_OVER {
+                let Ok(buf) = ring.pop() else { break };
+                self.burst.bufs[n] = Some(buf);
+                n += 1;
+            }
+            if n > 0 {
+                packets += n;
+                self.core.link.counters.worker.taken_over.add(n as u64);
+                let port = self.burst.bufs[0].as_ref().map_or(PortId(0), |b| b.ingress());
+                self.process(port, n, false);
+            }
+        }
+        packets
+    }
+
+    /// Sends the pieces of complete datagrams down the straight way.
+    #[inline]
+    fn reassembled(&mut self) -> usize {
+        let mut n = 0;
+        while n < BURST {
+            let Some(buf) = self.core.fragments.pop() else { break };
+            self.burst.bufs[n] = Some(buf);
+            n += 1;
+        }
+        if n > 0 {
+            let port = self.burst.bufs[0].as_ref().map_or(PortId(0), |b| b.ingress());
+            self.process(port, n, self.software_steering && self.core.workers > 1);
+        }
+        n
+    }
+
+    /// A bounded slice of everything that is not a received packet.
+    #[inline]
+    fn housekeeping(&mut self, packets: usize) -> usize {
+        let core = &mut self.core;
+        core.expire();
+        core.sched.refresh(&self.peers, core.id);
+        core.limiter.refill(core.now, self.snapshot.settings.answer_rate_limit);
+        let mut work = 0;
+        if !core.link.inject.is_empty() {
+            work += commands::inject(core, &mut self.io);
+        }
+        if !core.link.commands.is_empty() || self.scan.active() {
+            work += commands::serve(core, &mut self.scan, &self.snapshot);
+        }
+        if !core.waiting.is_empty() {
+            core.waiting.age(core.now, &mut self.io, &core.link);
+        }
+        core.fragments.age(core.now, &mut self.io, &core.link);
+        let w = &core.link.counters.worker;
+        w.polls.add(1);
+        if packets == 0 {
+            w.idle_polls.add(1);
+        }
+        work
+    }
+
+    /// The worker's own state, for tests and benches.
+    pub fn core(&mut self) -> &mut Core<I::Buf> {
+        &mut self.core
+    }
+
+    /// The ports.
+    pub fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// The snapshot it works with.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+}
