@@ -1,1 +1,4 @@
 //! Shared code of the tests that cross crate borders.
+
+pub mod packet;
+pub mod rig;
