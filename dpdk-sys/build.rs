@@ -73,7 +73,9 @@ fn main() {
     for file in ["wrapper.h", "layout.h", "shim.h", "shim.c", "layout_check.c"] {
         println!("cargo:rerun-if-changed={file}");
     }
-    println!("cargo:rerun-if-env-changed=PKG_CONFIG_PATH");
+    for variable in ["PKG_CONFIG", "PKG_CONFIG_PATH", "PKG_CONFIG_LIBDIR", "LIBCLANG_PATH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
     if let Err(message) = build() {
         // One message, shown by cargo as this package's error; no backtrace, no second one.
         println!("cargo::error={message}");
@@ -83,6 +85,13 @@ fn main() {
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
     let dpdk = find_dpdk()?;
+    for dir in &dpdk.include_dirs {
+        // Another DPDK in the same place, after an upgrade.
+        let version = dir.join("rte_version.h");
+        if version.exists() {
+            println!("cargo:rerun-if-changed={}", version.display());
+        }
+    }
     let bindings = generate(&dpdk.cflags)?;
     fs::write(out.join("bindings.rs"), &bindings).map_err(|e| format!("cannot write the bindings: {e}"))?;
     write_rust_layout(&bindings, &out.join("rust_layout.h"))?;
@@ -108,6 +117,7 @@ struct Dpdk {
     cflags: Vec<String>,
     libs: Vec<String>,
     lib_dirs: Vec<PathBuf>,
+    include_dirs: Vec<PathBuf>,
 }
 
 fn find_dpdk() -> Result<Dpdk, String> {
@@ -121,7 +131,13 @@ fn find_dpdk() -> Result<Dpdk, String> {
         .output()
         .map_err(|e| format!("cannot run `{tool} --cflags libdpdk`: {e}"))?;
     let cflags = String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect();
-    Ok(Dpdk { version: library.version, cflags, libs: library.libs, lib_dirs: library.link_paths })
+    Ok(Dpdk {
+        version: library.version,
+        cflags,
+        libs: library.libs,
+        lib_dirs: library.link_paths,
+        include_dirs: library.include_paths,
+    })
 }
 
 fn no_dpdk(error: &pkg_config::Error) -> String {
