@@ -152,6 +152,10 @@ pub(super) const SOFTWARE_DRIVERS: [&str; 11] = [
     "net_kni",
 ];
 
+/// Drivers that, asked to check checksums, also take packets whose checksum the sender left
+/// to the device: updating such a checksum incrementally would be wrong.
+pub(super) const PARTIAL_CHECKSUM_DRIVERS: [&str; 2] = ["net_virtio", "net_virtio_user"];
+
 /// Default hash key: random once, fixed ever since, so that a restart keeps the owners.
 /// No symmetric pattern is needed, as one end's fields are hashed in either direction.
 pub(super) const RSS_KEY: [u8; 64] = [

@@ -11,7 +11,7 @@ use dpdk_sys as sys;
 use super::info::{Delivery, Link, PortInfo, PortStats};
 use super::mbuf::note_ingress;
 use super::mempool::{HEADROOM, Mempool};
-use super::offload::{Offloads, RSS_KEY, Rss, SOFTWARE_DRIVERS};
+use super::offload::{Offloads, PARTIAL_CHECKSUM_DRIVERS, RSS_KEY, Rss, SOFTWARE_DRIVERS};
 use super::{Eal, log, strerror};
 use crate::units::{Mac, PortId, QueueId};
 
@@ -307,10 +307,13 @@ impl Plan {
             wish.rx_csum = false;
             wish.tx_csum = false;
         }
+        if PARTIAL_CHECKSUM_DRIVERS.contains(&driver.as_str()) {
+            wish.rx_csum = false;
+        }
         let offloads = wish.offered_by(offer.rx_offload_capa, offer.tx_offload_capa);
         let missing = options.offloads.missing_from(offloads);
         if !missing.is_empty() {
-            notes.push(format!("{driver} does not do {}", missing.join(", ")));
+            notes.push(format!("{driver} is not asked for {}", missing.join(", ")));
         }
         // Ethernet header, two tags, frame check sequence.
         let needs = usize::from(options.mtu.unwrap_or(1500)) + 14 + 8 + 4;
@@ -319,7 +322,7 @@ impl Plan {
             if let Some(mtu) = options.mtu {
                 return Err(PortError::Mtu { device: options.device.clone(), mtu, needs, room });
             }
-            notes.push(format!("frames longer than the pool's {room} bytes are not received whole"));
+            notes.push(format!("frames longer than the pool's {room} bytes arrive in several segments, or not at all"));
         }
         let (rx_queues, tx_queues) =
             (options.queues.clamp(1, offer.max_rx_queues.max(1)), options.queues.max(1).min(offer.max_tx_queues));

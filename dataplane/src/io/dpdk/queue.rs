@@ -197,8 +197,7 @@ impl PacketIo for DpdkIo {
     fn tx(&mut self, port: PortId, bufs: &mut [Option<Mbuf>], n: usize) -> usize {
         let mut n = n.min(bufs.len()).min(usize::from(u16::MAX));
         let bufs = &mut bufs[..n];
-        // Without a shortcut in it, so that it becomes vector instructions.
-        if !bufs.iter().fold(true, |all, b| all & b.is_some()) {
+        if !Mbuf::all_some(bufs) {
             n = close_gaps(bufs);
         }
         let taken = match self.lanes.get(port.index()).filter(|l| l.has_tx) {
