@@ -1,4 +1,5 @@
 //! Shared code of the tests that cross crate borders.
 
+pub mod oracle;
 pub mod packet;
 pub mod rig;

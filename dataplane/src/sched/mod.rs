@@ -127,3 +127,6 @@ impl SchedCore {
         }
     }
 }
+pub fn flag(_: &str) -> Option<u32> {
+    None
+}

@@ -1,0 +1,6 @@
+//! The player for scenarios recorded from the Linux kernel's IPVS.
+
+pub mod dissect;
+pub mod language;
+pub mod player;
+pub mod rules;
