@@ -157,3 +157,15 @@ fn recycling<I: PacketIo>(io: &mut I) {
         io.free(buf);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::io::memory::{MemoryIo, Wire};
+
+    #[test]
+    fn ports_in_memory_keep_the_contract() {
+        let wire = Wire::new(2, 1);
+        super::packet_buf_contract(&mut MemoryIo::new(&wire, 0));
+        assert_eq!(wire.live(), 0, "every packet is back");
+    }
+}

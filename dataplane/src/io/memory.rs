@@ -15,6 +15,9 @@ use crate::units::PortId;
 /// Bytes in front of a received frame, as DPDK's `RTE_PKTMBUF_HEADROOM`.
 pub const HEADROOM: usize = 128;
 
+/// Bytes one segment takes at most, headroom included.
+const ROOM: usize = 1 << 16;
+
 /// One packet. One segment unless made by [`MemBuf::chained`].
 pub struct MemBuf(Box<Inner>);
 
@@ -96,9 +99,11 @@ impl PacketBuf for MemBuf {
     fn extend(&mut self, n: usize) -> bool {
         let b = &mut *self.0;
         let last = if b.tail.is_empty() { &mut b.bytes } else { &mut b.tail };
-        let len = last.len() + n;
-        last.resize(len, 0);
-        true
+        let fits = n <= ROOM.saturating_sub(last.len());
+        if fits {
+            last.resize(last.len() + n, 0);
+        }
+        fits
     }
     fn copy_out(&self, offset: usize, out: &mut [u8]) -> usize {
         let first = self.data();
@@ -241,20 +246,24 @@ impl PacketIo for MemoryIo {
         self.wire.ports.len()
     }
     fn has_rx(&self, port: PortId) -> bool {
-        self.replay.is_none() || port.0 == 0
+        port.index() < self.ports() && (self.replay.is_none() || port.0 == 0)
     }
-    fn has_tx(&self, _: PortId) -> bool {
-        true
+    fn has_tx(&self, port: PortId) -> bool {
+        port.index() < self.ports()
     }
     fn rx(&mut self, port: PortId, out: &mut [Option<MemBuf>; BURST]) -> usize {
+        if !self.has_rx(port) {
+            return 0;
+        }
         if let Some(mut replay) = self.replay.take() {
+            let mut n = 0;
             for slot in out.iter_mut().take(replay.burst) {
                 let Some(mut buf) = self.take() else { break };
                 buf.fill(&replay.frames[replay.next], port);
                 replay.next = if replay.next + 1 == replay.frames.len() { 0 } else { replay.next + 1 };
                 *slot = Some(buf);
+                n += 1;
             }
-            let n = replay.burst;
             self.replay = Some(replay);
             return n;
         }
@@ -273,17 +282,23 @@ impl PacketIo for MemoryIo {
     }
     fn tx(&mut self, port: PortId, bufs: &mut [Option<MemBuf>], n: usize) -> usize {
         let wire = self.wire.clone();
+        let absent = !self.has_tx(port);
         for buf in bufs[..n].iter_mut().filter_map(Option::take) {
-            if self.replay.is_none() {
+            if absent {
+                // No device to take it: it is freed.
+            } else if self.replay.is_none() {
                 wire.with(port.index(), |q| q.sent.push(buf.whole()));
             } else {
                 wire.swallowed.fetch_add(1, Relaxed);
             }
             self.give(buf);
         }
-        n
+        if absent { 0 } else { n }
     }
     fn alloc(&mut self, len: usize) -> Option<MemBuf> {
+        if len > ROOM - HEADROOM {
+            return None;
+        }
         let mut buf = self.take()?;
         buf.fill(&[], PortId(0));
         buf.0.bytes.resize(HEADROOM + len, 0);
