@@ -70,6 +70,7 @@ fn world(mode: ForwardingMode, scheduler: SchedulerKind, servers: u8) -> Spec {
             lower: 0,
             next_hop: NextHopId(1 + u32::from(n)),
             source: ip("10.2.0.254"),
+            path_mtu: 0,
             available: true,
             predecessor: RealId::NONE,
         });

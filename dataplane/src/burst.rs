@@ -133,6 +133,8 @@ pub struct Burst<B> {
     pub slow: Lanes,
     /// Lanes without a flow.
     pub missed: Lanes,
+    /// Lanes that are rewritten already (one-packet scheduling).
+    pub finished: Lanes,
 }
 
 impl<B: PacketBuf> Burst<B> {
@@ -145,6 +147,7 @@ impl<B: PacketBuf> Burst<B> {
             ready: Lanes(0),
             slow: Lanes(0),
             missed: Lanes(0),
+            finished: Lanes(0),
         }
     }
 

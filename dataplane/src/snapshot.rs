@@ -242,6 +242,16 @@ pub enum Match {
     },
 }
 
+impl Match {
+    /// Whether it takes IPv4 packets, else IPv6.
+    pub fn is_v4(&self) -> bool {
+        match self {
+            Self::Address { vip, .. } => vip.is_v4(),
+            Self::Mark { ipv6, .. } => !ipv6,
+        }
+    }
+}
+
 /// Persistence of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
@@ -276,6 +286,8 @@ pub struct RealSpec {
     pub next_hop: NextHopId,
     /// The director's address towards it: outer source of tunnels.
     pub source: Ip,
+    /// The path MTU towards it where a router reported a smaller one than the link's, bytes; else 0.
+    pub path_mtu: u16,
     /// False for a server that was removed while flows refer to it.
     pub available: bool,
     /// For a removed server: the one before it in the list when it went.
@@ -407,6 +419,8 @@ pub struct Real {
     pub tunnel: Tunnel,
     /// Outer source of tunnels.
     pub source: Ip,
+    /// Reported path MTU, 0 for none.
+    pub reported_mtu: u16,
     /// Upper threshold, 0 for none.
     pub upper: u32,
     /// Lower threshold.
@@ -416,6 +430,11 @@ pub struct Real {
 }
 
 impl Real {
+    /// The largest packet that reaches it over `hop`, bytes.
+    #[inline(always)]
+    pub fn path_mtu(&self, hop: &NextHop) -> u16 {
+        if self.reported_mtu == 0 { hop.mtu } else { self.reported_mtu.min(hop.mtu) }
+    }
     const NONE: Self = Self {
         addr: Ip::UNSPECIFIED,
         port: Be16([0; 2]),
@@ -426,6 +445,7 @@ impl Real {
         weight: 0,
         tunnel: Tunnel::Ipip,
         source: Ip::UNSPECIFIED,
+        reported_mtu: 0,
         upper: 0,
         lower: 0,
         predecessor: RealId::NONE,
@@ -492,6 +512,9 @@ pub struct Snapshot {
     macs: Box<[u64]>,
     /// Interface of untagged frames by port, and of (port, VLAN).
     ifaces: Map<(u16, u16), IfaceId>,
+    /// Whether there is any service of IPv6 and of IPv4: without one, a family's packets
+    /// meet no flows either, as the kernel takes its hooks away with the last service.
+    pub serves: [bool; 2],
     /// Whether any service is persistent.
     pub has_persistence: bool,
     /// Whether any port has VLANs.
@@ -543,6 +566,7 @@ impl Snapshot {
         Self {
             generation: spec.generation,
             settings: spec.settings.clone(),
+            serves: [false, true].map(|v4| spec.services.iter().any(|s| s.matches.is_v4() == v4)),
             has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
             has_vlans: spec.interfaces.iter().any(|i| i.vlan.is_some()),
             ifaces: spec.interfaces.iter().enumerate().map(|(n, i)| (slot(i), IfaceId(n as u16))).collect(),
@@ -611,6 +635,18 @@ impl Snapshot {
     #[inline(always)]
     pub fn port_mac(&self, port: PortId) -> u64 {
         self.macs.get(port.index()).copied().unwrap_or(u64::MAX)
+    }
+
+    /// Whether some NAT server of a service has this address and port: then a packet from
+    /// there that belongs to no flow may be a reply gone astray.
+    pub fn is_real_endpoint(&self, ip: Ip, port: Be16, protocol: u8) -> bool {
+        let serves = |r: &Real| {
+            r.available
+                && r.addr == ip
+                && r.port == port
+                && self.by_address.iter().any(|((_, key), id)| *id == r.service && key >> 16 == u32::from(protocol))
+        };
+        self.reals.iter().any(serves)
     }
 
     /// The interface of frames that arrive on `port` with VLAN `vlan` (0: untagged).
@@ -696,6 +732,7 @@ fn compile_reals(spec: &Spec) -> Box<[Real]> {
             weight: r.weight,
             tunnel: r.tunnel,
             source: r.source,
+            reported_mtu: r.path_mtu,
             upper: r.upper,
             lower: r.lower,
             predecessor: r.predecessor,

@@ -173,7 +173,7 @@ impl Rules {
                 let [tcp, fin, udp] = a.set[..] else { return None };
                 for (state, seconds) in [(State::Established, tcp), (State::FinWait, fin), (State::Udp, udp)] {
                     if seconds > 0 {
-                        self.settings.timeouts.set(state, seconds * 1000);
+                        self.settings.timeouts.set(state, seconds.saturating_mul(1000));
                     }
                 }
                 Some(())
@@ -202,7 +202,7 @@ impl Rules {
             None if v6 => 128,
             None => 32,
         };
-        Some((kind, flags, a.persistent.map(|s| Persistence { timeout_ms: s * 1000, prefix_len })))
+        Some((kind, flags, a.persistent.map(|s| Persistence { timeout_ms: s.saturating_mul(1000), prefix_len })))
     }
 
     fn add_service(&mut self, a: &Args) -> Option<()> {
@@ -267,6 +267,7 @@ impl Rules {
             lower: a.lower,
             next_hop: NextHopId::NONE,
             source: Ip::UNSPECIFIED,
+            path_mtu: 0,
             available: true,
             predecessor: RealId::NONE,
         };
@@ -294,6 +295,13 @@ impl Rules {
         r.available = false;
         r.predecessor = if index == 0 { RealId::NONE } else { service.reals[index - 1] };
         Some(())
+    }
+
+    /// What a router reported of the path to a server.
+    pub fn path_mtu(&mut self, addr: Ip, mtu: u16) {
+        for r in self.reals.iter_mut().filter(|r| r.addr == addr) {
+            r.path_mtu = mtu;
+        }
     }
 
     /// The compiled description, without the world around it.

@@ -83,8 +83,8 @@ pub mod flags {
     pub const TEMPLATE: u32 = 1 << 4;
     /// The packet that opened it was seen from the client only (direct routing, tunnels).
     pub const NO_OUTPUT: u32 = 1 << 5;
-    /// Not counted in any real server's numbers (one-packet scheduling).
-    pub const UNCOUNTED: u32 = 1 << 6;
+    /// For one packet only (one-packet scheduling).
+    pub const ONE_PACKET: u32 = 1 << 6;
     /// The flow belongs to a template, which is found by the client's masked address.
     pub const CONTROLLED: u32 = 1 << 7;
     /// The record is in use. Set and cleared by the table.

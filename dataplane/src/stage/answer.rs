@@ -4,12 +4,12 @@
 //! other packet; its source is the address the packet was sent to where that is ours,
 //! else the director's address towards the sender, as the kernel chooses.
 
-use crate::burst::{Burst, Direction};
+use crate::burst::{Burst, Direction, tcp_flags};
 use crate::counters::DropReason;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{Hop, Refusal, Snapshot};
 use crate::stage::parse::ETH;
-use crate::stage::rewrite::Outcome;
+use crate::stage::rewrite::{self, Outcome};
 use crate::stage::schedule::Refused;
 use crate::stage::{fragment_out, local, resolve};
 use crate::units::{Ip, Tick};
@@ -77,8 +77,8 @@ pub enum Error {
     HostUnreachable,
     /// Network unreachable, no route.
     NoRoute,
-    /// Fragment reassembly time exceeded.
-    ReassemblyTimeout,
+    /// What a router said about a tunnel's packet: type and code of the tunnel's family.
+    Relayed(u8, u8),
 }
 
 impl Error {
@@ -91,7 +91,8 @@ impl Error {
             Self::PortUnreachable => (3, 3, 0),
             Self::TooBig(mtu) => (3, 4, u32::from(mtu)),
             Self::TimeExceeded => (11, 0, 0),
-            Self::ReassemblyTimeout => (11, 1, 0),
+            Self::Relayed(kind @ (3 | 11), code) => (kind, code, 0),
+            Self::Relayed(..) => (3, 1, 0),
         }
     }
     /// ICMPv6 type, code and the second word (RFC 4443).
@@ -103,7 +104,8 @@ impl Error {
             Self::ProtocolUnreachable => (4, 1, 6),
             Self::TooBig(mtu) => (2, 0, u32::from(mtu)),
             Self::TimeExceeded => (3, 0, 0),
-            Self::ReassemblyTimeout => (3, 1, 0),
+            Self::Relayed(kind @ (1 | 3), code) => (kind, code, 0),
+            Self::Relayed(..) => (1, 3, 0),
         }
     }
 }
@@ -270,8 +272,14 @@ pub fn send_reset<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I
 /// A packet that no flow and no service wants and that is not for the director: routed.
 pub fn unrelated<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
     let lane = burst.lanes[i];
-    if s.settings.nat_icmp_send && lane.direction == Direction::Reply {
-        if let Some(buf) = &burst.bufs[i] {
+    let stray = s.settings.nat_icmp_send
+        && lane.direction == Direction::Reply
+        && lane.tcp_flags & tcp_flags::RST == 0
+        && s.is_real_endpoint(lane.key.vip, lane.key.vport, lane.key.proto);
+    if stray {
+        // The kernel comes to this after routing, so the packet it quotes has lost a TTL.
+        if let Some(buf) = &mut burst.bufs[i] {
+            rewrite::lower_ttl(&lane, buf, 0);
             send_error(s, core, io, buf, usize::from(lane.l2), Error::PortUnreachable);
         }
         return burst.drop_lane(i, DropReason::NoFlow, io, &core.link.counters);

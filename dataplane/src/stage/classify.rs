@@ -27,6 +27,10 @@ pub fn classify<I: PacketIo>(
         if dst != last.0 {
             last = (dst, s.local(dst));
         }
+        if !s.serves[usize::from(lane.v4)] {
+            burst.slow.insert(i);
+            continue;
+        }
         match last.1 {
             Some(Local::Vip) => lane.direction = Direction::Request,
             None if s.is_real_address(lane.key.client) => {

@@ -36,7 +36,6 @@ fn shim_len(tunnel: Tunnel) -> usize {
         Tunnel::Ipip => 0,
         Tunnel::Gre { checksum: false } => 4,
         Tunnel::Gre { checksum: true } => 8,
-        Tunnel::Gue { checksum: GueChecksum::Remote, .. } => 8 + 4 + 8,
         Tunnel::Gue { .. } => 8 + 4,
         Tunnel::Vxlan { .. } => 8 + 8 + 14,
     }
@@ -57,7 +56,7 @@ pub fn wrap<B: PacketBuf>(
     let outer_len = if outer_v4 { 20 } else { 40 };
     let shim = shim_len(real.tunnel);
     let extra = outer_len + shim;
-    let room = hop.mtu.saturating_sub(extra as u16);
+    let room = real.path_mtu(hop).saturating_sub(extra as u16);
     let may_cut = outer_v4 && (!inner.df || !s.settings.pmtu_disc) && lane.v4;
     if lane.ip_len > room && !may_cut {
         return Outcome::TooBig(room);
@@ -69,19 +68,19 @@ pub fn wrap<B: PacketBuf>(
     // For a checksum over the payload the inner packet is summed before it moves.
     let inner_sum = sum_range(buf, l2, whole);
     let inner_len = usize::from(lane.ip_len);
-    let remote = remote_checksum(lane, buf);
     if !buf.prepend(extra) {
         return Outcome::NoHeadroom;
     }
     let mut head = [0; EXTRA_MAX];
     let source_port = 0xc000 | (lane.hash.0 >> 17) as u16 & 0x3fff;
-    let proto =
-        fill_shim(&mut head[outer_len..extra], real.tunnel, lane, inner_len, inner_sum, source_port, remote, hop);
+    let proto = fill_shim(&mut head[outer_len..extra], real.tunnel, lane, inner_len, inner_sum, source_port, hop);
     let df = outer_v4 && inner.df && s.settings.pmtu_disc;
     let tos = if inner.tos & 3 == 3 { inner.tos & !1 } else { inner.tos };
     let id = if df { 0 } else { core.next_ip_id() };
     fill_outer(&mut head[..outer_len], real, proto, extra + inner_len, tos, inner.ttl, df, id);
-    if let Tunnel::Gue { checksum: GueChecksum::Udp, .. } = real.tunnel {
+    // Remote checksum offload saves a sender that has not summed the inner packet yet. What
+    // comes off a wire is summed, so the kernel falls back to the plain checksum, and so do we.
+    if let Tunnel::Gue { checksum: GueChecksum::Udp | GueChecksum::Remote, .. } = real.tunnel {
         udp_checksum(&mut head, outer_len, extra, inner_len, inner_sum);
     } else if !outer_v4 && matches!(real.tunnel, Tunnel::Vxlan { .. }) {
         udp_checksum(&mut head, outer_len, extra, inner_len, inner_sum);
@@ -93,14 +92,6 @@ pub fn wrap<B: PacketBuf>(
     if lane.ip_len > hop.mtu { Outcome::Fragment(hop.mtu) } else { Outcome::Send }
 }
 
-/// For remote checksum offload: where the inner transport checksum starts and is, counted
-/// from the inner packet.
-fn remote_checksum<B: PacketBuf>(lane: &Lane, buf: &B) -> (u16, u16) {
-    let _ = buf;
-    let start = lane.l4 - u16::from(lane.l2);
-    (start, start + if lane.key.proto == 6 { 16 } else { 6 })
-}
-
 /// Fills what stands between the outer header and the packet; returns the outer protocol.
 #[allow(clippy::too_many_arguments)]
 fn fill_shim(
@@ -110,7 +101,6 @@ fn fill_shim(
     inner_len: usize,
     inner_sum: u16,
     source_port: u16,
-    remote: (u16, u16),
     hop: &NextHop,
 ) -> u8 {
     let inner_proto: u8 = if lane.v4 { 4 } else { 41 };
@@ -126,19 +116,9 @@ fn fill_shim(
             }
             47
         }
-        Tunnel::Gue { port, checksum } => {
+        Tunnel::Gue { port, .. } => {
             udp_header(out, source_port, port, out.len() + inner_len);
             out[9] = inner_proto;
-            if checksum == GueChecksum::Remote {
-                // Private flag with the remote-checksum field: two words more.
-                out[8] = 2;
-                out[11] = 0x01;
-                out[15] = 0x01;
-                out[16..18].copy_from_slice(&remote.0.to_be_bytes());
-                out[18..20].copy_from_slice(&remote.1.to_be_bytes());
-            } else {
-                out[11] = 0;
-            }
             17
         }
         Tunnel::Vxlan { port, vni } => {

@@ -38,6 +38,7 @@ pub fn parse<B: PacketBuf>(burst: &mut Burst<B>, mac: u64) {
     burst.ready = ready;
     burst.slow = slow;
     burst.missed = Lanes(0);
+    burst.finished = Lanes(0);
 }
 
 #[inline(always)]
@@ -119,7 +120,12 @@ fn parse_v4(h: &[u8; V4_HEAD], frame_len: usize, csum: Csum, lane: &mut Lane) ->
         vport: Be16(at::<36, 2, _>(h)),
         proto,
     };
-    lane.tcp_flags = if proto == TCP { h[47] } else { 0 };
+    lane.tcp_flags = match proto {
+        TCP => h[47],
+        // The type of an SCTP packet's first chunk.
+        SCTP => h[46],
+        _ => 0,
+    };
     lane.ip_len = ip_len;
     lane.l2 = ETH as u8;
     lane.l4 = (ETH + 20) as u16;
@@ -170,7 +176,11 @@ fn parse_v6(h: &[u8; V6_HEAD], frame_len: usize, lane: &mut Lane) -> bool {
         vport: Be16(at::<56, 2, _>(h)),
         proto,
     };
-    lane.tcp_flags = if proto == TCP { h[67] } else { 0 };
+    lane.tcp_flags = match proto {
+        TCP => h[67],
+        SCTP => h[66],
+        _ => 0,
+    };
     lane.ip_len = payload + 40;
     lane.l2 = ETH as u8;
     lane.l4 = (ETH + 40) as u16;

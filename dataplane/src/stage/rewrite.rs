@@ -42,7 +42,7 @@ const TTL_DELTA: u16 = u16::from_ne_bytes([0xfe, 0xff]);
 /// Rewrites the ready lanes; those that are to be sent stay ready.
 #[inline]
 pub fn rewrite<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>) {
-    let mut send = Lanes(0);
+    let mut send = burst.finished;
     let mut last_route = (Ip::UNSPECIFIED, Hop::None);
     for i in burst.ready {
         let lane = &mut burst.lanes[i];
@@ -62,7 +62,7 @@ pub fn rewrite<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, b
 
 /// A packet from a client to a real server.
 #[inline(always)]
-fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, buf: &mut B) -> Outcome {
+pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, buf: &mut B) -> Outcome {
     let record = core.flows.get_mut(lane.flow);
     let Some(real) = s.real(record.real) else { return Outcome::NoRoute };
     let (real_id, mode) = (record.real, record.flags & flags::MODE_MASK);

@@ -37,10 +37,29 @@ pub fn schedule<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, 
         match open_or_find(s, core, &burst.lanes[i]) {
             Ok(id) => {
                 burst.lanes[i].flow = id;
-                burst.ready.insert(i);
+                if core.flows.get(id).flags & flags::ONE_PACKET == 0 {
+                    burst.ready.insert(i);
+                } else {
+                    one_packet(s, core, io, burst, i);
+                }
             }
             Err(why) => answer::refuse(s, core, io, burst, i, why),
         }
+    }
+}
+
+/// Sends a packet whose flow is gone again at once, so that the next one is scheduled anew.
+#[cold]
+fn one_packet<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
+    let lane = &mut burst.lanes[i];
+    let id = lane.flow;
+    let Some(buf) = burst.bufs[i].as_mut() else { return };
+    let outcome = rewrite::request(s, core, lane, buf);
+    core.end_flow(id);
+    if outcome == rewrite::Outcome::Send {
+        burst.finished.insert(i);
+    } else {
+        answer::outcome(s, core, io, burst, i, outcome);
     }
 }
 
@@ -120,7 +139,8 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
         None if service.port == 0 && service.mark == 0 => Err(Refused::NoService),
         None => {
             let real = choose(s, core, lane, service)?;
-            insert(s, core, lane, service, real, 0)
+            let extra = if service.one_packet && lane.key.proto == 17 { flags::ONE_PACKET } else { 0 };
+            insert(s, core, lane, service, real, extra)
         }
     }
 }

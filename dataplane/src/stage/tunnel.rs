@@ -45,7 +45,7 @@ fn ipip4<B: PacketBuf>(
     let l2 = usize::from(lane.l2);
     let Some(inner) = buf.data().get(l2..).and_then(|d| d.first_chunk::<20>()) else { return Outcome::NoHeadroom };
     let (tos, ttl, df) = (inner[1], inner[8], inner[6] & DF);
-    let room = hop.mtu.saturating_sub(20);
+    let room = real.path_mtu(hop).saturating_sub(20);
     if lane.ip_len > room && df != 0 && s.settings.pmtu_disc {
         return Outcome::TooBig(room);
     }

@@ -44,8 +44,7 @@ pub fn examine<I: PacketIo>(
             core.tell(Event::PathMtu { ip: real, mtu });
             Error::TooBig(mtu.saturating_sub(overhead as u16).max(68))
         }
-        (true, 3, _) | (false, 1, _) => Error::HostUnreachable,
-        (true, 11, _) | (false, 3, _) => Error::HostUnreachable,
+        (true, 3 | 11, _) | (false, 1 | 3, _) => Error::Relayed(kind, code),
         _ => return unrelated,
     };
     let l2 = at + header;
