@@ -3,8 +3,8 @@
 //! - [`eal`]: starts the environment, lets threads register; [`log`] keeps what DPDK says.
 //! - [`mempool`]: packet pools.
 //! - [`mbuf`]: one packet, [`Mbuf`], a pointer wide.
-//! - [`port`]: opens a device, adjusted to what it offers; [`offload`] and [`info`] say
-//!   what came out of it.
+//! - [`port`]: opens a device, by a `plan` that adjusts the wish to what it offers, step by
+//!   step in `device`; [`offload`] and [`info`] say what came out of it.
 //! - [`queue`]: [`DpdkIo`], one worker's queues: bursts go to the driver straight from here.
 //!
 //! ```no_run
@@ -23,12 +23,14 @@
 //! Ownership keeps the order of release right: a [`DpdkIo`] holds its ports, a port holds
 //! its pool, a pool holds the environment.
 
+mod device;
 pub mod eal;
 pub mod info;
 pub mod log;
 pub mod mbuf;
 pub mod mempool;
 pub mod offload;
+mod plan;
 pub mod port;
 pub mod queue;
 

@@ -1,0 +1,92 @@
+//! A TAP port and the kernel behind it.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataplane::io::dpdk::{Delivery, DpdkIo, Port, PortOptions};
+use dataplane::io::{PacketBuf, PacketIo};
+use dataplane::units::{PortId, QueueId};
+
+use super::{lanes, rig};
+
+/// Runs [`tap_in_a_namespace`] in a network namespace of its own, which goes with it.
+#[test]
+fn tap_ports_talk_to_the_kernel() {
+    let unshare = |args: &[&str]| Command::new("unshare").arg("-rn").args(args).output();
+    if !unshare(&["true"]).is_ok_and(|o| o.status.success()) || !Path::new("/dev/net/tun").exists() {
+        eprintln!("skipped: no network namespace or no /dev/net/tun here");
+        return;
+    }
+    let me = std::env::current_exe().unwrap();
+    let run =
+        unshare(&[me.to_str().unwrap(), "--exact", "tap::tap_in_a_namespace", "--ignored", "--nocapture"]).unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "changes the network: run in a namespace by tap_ports_talk_to_the_kernel"]
+fn tap_in_a_namespace() {
+    let rig = rig();
+    let pool = rig.pool("tap");
+    let options = PortOptions {
+        queues: 2,
+        mtu: Some(1400),
+        ..PortOptions::new(PortId(0), "net_tap0,iface=dpt0,mac=02:00:00:00:00:09")
+    };
+    let port = Port::open(&rig.eal, &options, &pool).unwrap();
+    let info = port.info().clone();
+    assert_eq!((info.rx_queues, info.tx_queues, info.mtu), (2, 2, 1400));
+    assert!(matches!(info.delivery, Delivery::HandOff { .. }));
+    for command in [
+        "address add 192.0.2.1/24 dev dpt0",
+        "link set dpt0 up",
+        "neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev dpt0",
+    ] {
+        let done = Command::new("ip").args(command.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {command}");
+    }
+    let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.connect("192.0.2.2:9").unwrap();
+    socket.send(b"there and back again").unwrap();
+
+    let mut queues = [0, 1].map(|q| DpdkIo::new(QueueId(q), &[Arc::clone(&port)], &pool).unwrap());
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut answered = false;
+    while !answered && Instant::now() < end {
+        for io in &mut queues {
+            let mut burst = lanes();
+            io.rx(PortId(0), &mut burst);
+            for mut buf in burst.iter_mut().filter_map(Option::take) {
+                // Among what the kernel says by itself: IPv4, UDP.
+                if buf.data()[12..14] != [8, 0] || buf.data()[23] != 17 {
+                    io.free(buf);
+                    continue;
+                }
+                let d = buf.data_mut();
+                let (dst, src) = d.split_at_mut(6);
+                dst.swap_with_slice(&mut src[..6]);
+                // Swapping the ends leaves both checksums right.
+                for (a, b, len) in [(26, 30, 4), (34, 36, 2)] {
+                    (0..len).for_each(|i| d.swap(a + i, b + i));
+                }
+                assert_eq!(io.tx(PortId(0), &mut [Some(buf)], 1), 1);
+                answered = true;
+            }
+        }
+    }
+    assert!(answered, "the datagram did not arrive");
+    let mut back = [0; 64];
+    let n = socket.recv(&mut back).expect("the answer reaches the kernel");
+    assert_eq!(&back[..n], b"there and back again");
+    assert!(port.link().unwrap().up);
+    assert!(port.stats().tx_packets == 1 && port.stats().rx_packets >= 1);
+    drop(queues);
+    drop(port);
+    assert_eq!(pool.in_use(), 0, "the driver gave its packets back");
+    assert!(!Command::new("ip").args(["link", "show", "dpt0"]).output().unwrap().status.success(), "dpt0 is gone");
+}
