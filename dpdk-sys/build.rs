@@ -40,6 +40,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_allmulticast_(enable|disable|get)",
     "rte_eth_macaddr_get",
     "rte_eth_stats_(get|reset)",
+    "rte_eth_(add|remove)_[rt]x_callback",
     "rte_eth_xstats_(get|get_names|reset)",
     "rte_hash_(create|free|reset|count)",
     "rte_hash_add_key_with_hash(_data)?",

@@ -23,6 +23,8 @@
 //! Ownership keeps the order of release right: a [`DpdkIo`] holds its ports, a port holds
 //! its pool, a pool holds the environment.
 
+#[cfg(test)]
+mod callback_tests;
 mod device;
 pub mod eal;
 pub mod info;
