@@ -1,1 +1,9 @@
 //! What operators touch: configuration, API, statistics. Never links DPDK.
+//!
+//! A change takes a straight line ([`engine`]): request, validated [`model`], state file,
+//! compiled snapshot, published to the workers, answer.
+#![deny(unsafe_code)]
+
+pub mod model;
+
+pub mod engine;

@@ -1,0 +1,157 @@
+//! All services. Cheap to copy, so that a change is made on a copy and kept as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::server::NewServer;
+use super::{Error, ErrorCode, NewService, ServerKey, ServerPatch, Service, ServiceKey, ServicePatch};
+
+/// How much there may be of everything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Services.
+    pub max_services: u32,
+    /// Real servers of all services together, removed ones that still have flows included.
+    pub max_real_servers: u32,
+    /// Real servers of one service.
+    pub max_servers_per_service: u32,
+    /// Neighbours learned on connected networks.
+    pub max_neighbours: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_services: 1024, max_real_servers: 8192, max_servers_per_service: 4096, max_neighbours: 4096 }
+    }
+}
+
+/// The services by key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Services {
+    map: BTreeMap<ServiceKey, Arc<Service>>,
+    servers: usize,
+}
+
+impl Services {
+    /// All of them in the order of listings.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.map.values()
+    }
+    /// Number of services.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+    /// Number of real servers of all services.
+    pub fn server_count(&self) -> usize {
+        self.servers
+    }
+    /// One service.
+    pub fn get(&self, key: &ServiceKey) -> Result<&Arc<Service>, Error> {
+        self.map.get(key).ok_or_else(|| Error::no_such_service(key))
+    }
+    /// Whether there is a service of this key.
+    pub fn contains(&self, key: &ServiceKey) -> bool {
+        self.map.contains_key(key)
+    }
+
+    /// Adds a service.
+    pub fn add(&mut self, new: &NewService, limits: &Limits) -> Result<(), Error> {
+        if self.contains(&new.address) {
+            let m = format!("the service {} exists already", new.address);
+            return Err(Error::new(ErrorCode::ServiceExists, m).remedy("change it instead of adding it"));
+        }
+        self.put(new.validate()?, limits)
+    }
+
+    /// Adds a service, or replaces the one of its key as a whole.
+    pub fn replace(&mut self, new: &NewService, limits: &Limits) -> Result<(), Error> {
+        self.put(new.validate()?, limits)
+    }
+
+    /// Changes a service.
+    pub fn set(&mut self, key: &ServiceKey, patch: &ServicePatch, limits: &Limits) -> Result<(), Error> {
+        let s = self.get(key)?.patched(patch)?;
+        self.put(s, limits)
+    }
+
+    /// Removes a service with its real servers.
+    pub fn delete(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        match self.map.remove(key) {
+            Some(s) => {
+                self.servers -= s.servers.len();
+                Ok(())
+            }
+            None => Err(Error::no_such_service(key)),
+        }
+    }
+
+    /// Removes all services.
+    pub fn flush(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Adds a real server to a service.
+    pub fn add_server(&mut self, key: &ServiceKey, new: &NewServer, limits: &Limits) -> Result<(), Error> {
+        self.edit(key, limits, |s| s.add_server(new))
+    }
+
+    /// Changes a real server of a service.
+    pub fn set_server(
+        &mut self,
+        key: &ServiceKey,
+        server: &ServerKey,
+        patch: &ServerPatch,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        self.edit(key, limits, |s| s.set_server(server, patch))
+    }
+
+    /// Removes a real server from a service.
+    pub fn delete_server(&mut self, key: &ServiceKey, server: &ServerKey, limits: &Limits) -> Result<(), Error> {
+        self.edit(key, limits, |s| s.delete_server(server))
+    }
+
+    fn edit(
+        &mut self,
+        key: &ServiceKey,
+        limits: &Limits,
+        change: impl FnOnce(&mut Service) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut s = Service::clone(self.get(key)?);
+        change(&mut s)?;
+        self.put(s, limits)
+    }
+
+    fn put(&mut self, service: Service, limits: &Limits) -> Result<(), Error> {
+        let key = service.address;
+        let (before, is_new) = match self.map.get(&key) {
+            Some(old) => (old.servers.len(), false),
+            None => (0, true),
+        };
+        let full = |what: &str, n: u32, name: &str| {
+            Err(Error::new(ErrorCode::LimitReached, format!("{key}: there are {n} {what} already, the limit"))
+                .remedy(format!("raise `{name}` in [limits] and restart the daemon")))
+        };
+        if is_new && self.map.len() >= limits.max_services as usize {
+            return full("services", limits.max_services, "max_services");
+        }
+        let after = service.servers.len();
+        if after > before && after > limits.max_servers_per_service as usize {
+            return full("real servers of one service", limits.max_servers_per_service, "max_servers_per_service");
+        }
+        let total = self.servers - before + after;
+        if after > before && total > limits.max_real_servers as usize {
+            return full("real servers", limits.max_real_servers, "max_real_servers");
+        }
+        self.servers = total;
+        self.map.insert(key, Arc::new(service));
+        Ok(())
+    }
+}
