@@ -45,7 +45,7 @@ impl Rig {
                 Worker::new(Setup {
                     id: WorkerId(i as u16),
                     io: MemoryIo::new(&wire, i),
-                    flows: FlowTable::new(flows),
+                    flows: FlowTable::new(flows, Secret::fixed()).expect("memory"),
                     sched: SchedCore::new(OBJECTS, OBJECTS),
                     secret: Secret::fixed(),
                     links: links.clone(),

@@ -1,6 +1,8 @@
 //! Flows: the record, the table that finds it, the wheel that ends it, its states.
 
 pub mod hash;
+pub mod memory;
 pub mod record;
 pub mod state;
 pub mod table;
+pub mod wheel;
