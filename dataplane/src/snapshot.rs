@@ -435,7 +435,7 @@ impl Real {
     pub fn path_mtu(&self, hop: &NextHop) -> u16 {
         if self.reported_mtu == 0 { hop.mtu } else { self.reported_mtu.min(hop.mtu) }
     }
-    const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         addr: Ip::UNSPECIFIED,
         port: Be16([0; 2]),
         mode: ForwardingMode::Nat,

@@ -100,7 +100,7 @@ impl<B> Core<B> {
     }
 
     /// Adds a flow, evicting an old half-open one if the table is full. Counts it.
-    pub fn open_flow(&mut self, s: &Snapshot, hash: crate::flow::hash::FlowHash, record: FlowRecord) -> Option<FlowId> {
+    pub fn open_flow(&mut self, hash: crate::flow::hash::FlowHash, record: FlowRecord) -> Option<FlowId> {
         let id = match self.flows.insert(hash, record, self.now) {
             Ok(id) => id,
             Err(_) => {
@@ -114,7 +114,7 @@ impl<B> Core<B> {
         if record.flags & flags::TEMPLATE == 0 {
             self.link.counters.worker.flows_opened.add(1);
             self.link.counters.real(record.real).connections.add(1);
-            self.sched.opened(s, &self.link.counts, record.real, state::is_active(record.state));
+            self.sched.opened(&self.link.counts, record.real, state::is_active(record.state));
             if !state::is_active(record.state) {
                 self.flows.get_mut(id).flags |= flags::INACTIVE;
             }

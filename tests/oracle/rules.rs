@@ -189,7 +189,8 @@ impl Rules {
 
     fn details(a: &Args) -> Option<(SchedulerKind, u32, Option<Persistence>)> {
         let kind = serde_json::from_value(serde_json::json!(a.scheduler.unwrap_or("wlc"))).ok()?;
-        let flags = a.flags.split(',').filter(|f| !f.is_empty()).map(sched::flag).fold(0, |x, f| x | f.unwrap_or(0));
+        let flags =
+            a.flags.split(',').filter(|f| !f.is_empty()).map(sched::flags::by_name).fold(0, |x, f| x | f.unwrap_or(0));
         let v6 = match a.key.as_ref()? {
             Key::Address(_, ip, _) => !ip.is_v4(),
             Key::Mark(_, v6) => *v6,

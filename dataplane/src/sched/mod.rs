@@ -1,132 +1,71 @@
-//! STUB
-use crate::link::WorkerLink;
-use crate::snapshot::{Real, Snapshot};
-use crate::units::*;
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SchedulerKind {
-    Rr,
-    Wrr,
-    Lc,
-    #[default]
-    Wlc,
-    Sed,
-    Nq,
-    Dh,
-    Sh,
-    Mh,
-    Lblc,
-    Lblcr,
-    Fo,
-    Ovf,
-    Twos,
-}
-#[derive(Clone, Copy, Debug)]
-pub struct SchedReal {
-    pub id: RealId,
-    pub weight: u32,
-}
-#[derive(Clone, Debug, Default)]
-pub struct ServiceSched {
-    pub kind: SchedulerKind,
-    pub reals: Vec<SchedReal>,
-}
-impl ServiceSched {
-    pub fn compile<'a>(kind: SchedulerKind, _flags: u32, members: impl Iterator<Item = (RealId, &'a Real)>) -> Self {
-        Self { kind, reals: members.map(|(id, r)| SchedReal { id, weight: r.weight }).collect() }
-    }
-}
+//! Schedulers: which real server a new flow goes to.
+//!
+//! All of Linux Virtual Server's, with its results: for one worker every sequence of
+//! servers is the one that the kernel's IPVS gives (Linux 6.1), ties and pointers
+//! included. With several workers each has its own pointers and its own view of the
+//! counts, as told below.
+//!
+//! # Who owns what
+//!
+//! | what | written by | read by |
+//! |---|---|---|
+//! | [`ServiceSched`]: servers in list order, tables, divisors | control, once | all workers |
+//! | [`CoreCounts`]: connections per real server on one worker | its worker | the other workers, control |
+//! | [`SchedCore`]: pointers, trees, sums, overload marks | its worker | nobody else |
+//!
+//! # The calls of a worker
+//!
+//! [`SchedCore::choose`] picks a server; then [`SchedCore::opened`], [`SchedCore::turned`]
+//! and [`SchedCore::closed`] tell what became of the flow; [`SchedCore::refresh`] runs once
+//! a poll. Nothing allocates. After a change of the configuration nothing has to be done:
+//! `choose` sees that a service is not as it was and rebuilds that service's state, which
+//! takes a few nanoseconds a server, once.
+//!
+//! # Cost
+//!
+//! lc, wlc, sed, nq, fo and ovf keep the servers in a minimum tree ([`tree`]): choosing is
+//! one load, a count that changes costs one walk to the root (five levels for 1,000
+//! servers). rr and wrr find the next eligible server after a position in the same tree.
+//! sh, dh and mh are one look into a table that control built.
+//!
+//! # Several workers
+//!
+//! What a worker compares is its own connections, as of now, plus the other workers' as
+//! [`SchedCore::refresh`] last saw them. A refresh looks at [`REFRESH_BUDGET`] real servers
+//! of every other worker, and only while some count there has changed, so a number is at
+//! most `R / REFRESH_BUDGET` polls of this worker old, R being the highest real server
+//! number in use: one poll with 8 servers, 125 with 1,000 (at full load about 0.1 ms).
+//! Until then a worker does not know what the others opened. With equal weights, W workers
+//! and at most n flows opened by each in that time, two servers differ by at most
+//! `1 + W · n` connections beyond what one worker alone would make of them, usually by W.
+//! Thresholds can be overrun by what the others open in that time.
+
+mod config;
+mod core;
+mod cost;
+mod counts;
+mod rotation;
+mod tree;
+
+pub use config::{SchedReal, SchedulerKind, ServiceSched, UnknownScheduler, flags};
+pub use core::{HIGHEST_SERVICES, REFRESH_BUDGET, SchedCore};
+pub use cost::MAX_WEIGHT;
+pub use counts::{Connections, CoreCounts};
+
+use crate::units::{Be16, Ip};
+
+/// What of a packet a scheduler may look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedKey {
+    /// The client's address (masked for a persistence template).
     pub client: Ip,
+    /// The client's port.
     pub client_port: Be16,
+    /// The address the client sent to.
     pub vip: Ip,
+    /// The port the client sent to.
     pub vport: Be16,
 }
-#[derive(Debug)]
-pub struct CoreCounts {
-    a: Box<[AtomicU32]>,
-    i: Box<[AtomicU32]>,
-}
-impl CoreCounts {
-    pub fn new(n: usize) -> Self {
-        let z = || (0..n.max(1)).map(|_| AtomicU32::new(0)).collect();
-        Self { a: z(), i: z() }
-    }
-    pub fn active(&self, r: RealId) -> u32 {
-        self.a[r.index()].load(Relaxed)
-    }
-    pub fn inactive(&self, r: RealId) -> u32 {
-        self.i[r.index()].load(Relaxed)
-    }
-    pub fn persistent_opened(&self, _: RealId) {}
-    pub fn persistent_closed(&self, _: RealId) {}
-}
-pub struct SchedCore {
-    rr: Vec<usize>,
-}
-impl SchedCore {
-    pub fn new(max_services: usize, _max_reals: usize) -> Self {
-        Self { rr: vec![0; max_services] }
-    }
-    pub fn adopt(&mut self, _: &Snapshot) {}
-    pub fn refresh(&mut self, _: &[Arc<WorkerLink>], _: WorkerId) {}
-    pub fn choose(
-        &mut self,
-        s: ServiceId,
-        svc: &ServiceSched,
-        _: &Snapshot,
-        c: &CoreCounts,
-        _: &SchedKey,
-        _: Tick,
-    ) -> Option<RealId> {
-        let r = &svc.reals;
-        if r.is_empty() {
-            return None;
-        }
-        if svc.kind == SchedulerKind::Rr {
-            for _ in 0..r.len() {
-                let i = self.rr[s.index()] % r.len();
-                self.rr[s.index()] += 1;
-                if r[i].weight > 0 {
-                    return Some(r[i].id);
-                }
-            }
-            return None;
-        }
-        r.iter()
-            .filter(|x| x.weight > 0)
-            .min_by(|x, y| {
-                let o = |z: &SchedReal| u64::from(c.active(z.id)) * 256 + u64::from(c.inactive(z.id));
-                (o(x) * u64::from(y.weight)).cmp(&(o(y) * u64::from(x.weight)))
-            })
-            .map(|x| x.id)
-    }
-    pub fn opened(&mut self, _: &Snapshot, c: &CoreCounts, r: RealId, active: bool) {
-        if active {
-            c.a[r.index()].fetch_add(1, Relaxed);
-        } else {
-            c.i[r.index()].fetch_add(1, Relaxed);
-        }
-    }
-    pub fn closed(&mut self, c: &CoreCounts, r: RealId, active: bool) {
-        if active {
-            c.a[r.index()].fetch_sub(1, Relaxed);
-        } else {
-            c.i[r.index()].fetch_sub(1, Relaxed);
-        }
-    }
-    pub fn turned(&mut self, c: &CoreCounts, r: RealId, active: bool) {
-        self.closed(c, r, !active);
-        if active {
-            c.a[r.index()].fetch_add(1, Relaxed);
-        } else {
-            c.i[r.index()].fetch_add(1, Relaxed);
-        }
-    }
-}
-pub fn flag(_: &str) -> Option<u32> {
-    None
-}
+
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,7 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
         Some(p) => open_persistent(s, core, lane, service, p),
         None if service.port == 0 && service.mark == 0 => Err(Refused::NoService),
         None => {
-            let real = choose(s, core, lane, service)?;
+            let real = choose(core, lane, service)?;
             let extra = if service.one_packet && lane.key.proto == 17 { flags::ONE_PACKET } else { 0 };
             insert(s, core, lane, service, real, extra)
         }
@@ -154,14 +154,14 @@ fn opens(s: &Snapshot, lane: &Lane) -> bool {
     }
 }
 
-fn choose<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, service: &Service) -> Result<RealId, Refused> {
+fn choose<B>(core: &mut Core<B>, lane: &Lane, service: &Service) -> Result<RealId, Refused> {
     let key = SchedKey {
         client: lane.key.client,
         client_port: lane.key.client_port,
         vip: lane.key.vip,
         vport: lane.key.vport,
     };
-    core.sched.choose(service.id, &service.sched, s, &core.link.counts, &key, core.now).ok_or(Refused::NoRealServer)
+    core.sched.choose(service.id, &service.sched, &core.link.counts, &key, core.now).ok_or(Refused::NoRealServer)
 }
 
 /// The port at the real server: its own, or the packet's when it has none.
@@ -202,7 +202,7 @@ fn insert<B>(
         l4_delta,
         ext: u32::MAX,
     };
-    core.open_flow(s, lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))
+    core.open_flow(lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))
 }
 
 /// The kernel's `ip_vs_sched_persist`: a template remembers the client's real server.
@@ -223,7 +223,7 @@ fn open_persistent<B>(
     let template = match usable {
         Some(id) => id,
         None => {
-            let real = choose(s, core, lane, service)?;
+            let real = choose(core, lane, service)?;
             let addr = s.real(real).map_or(Ip::UNSPECIFIED, |r| r.addr);
             let record = FlowRecord {
                 client: key.client,
@@ -241,7 +241,7 @@ fn open_persistent<B>(
                 l4_delta: 0,
                 ext: 0,
             };
-            core.open_flow(s, hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))?
+            core.open_flow(hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))?
         }
     };
     let real = core.flows.get(template).real;

@@ -1,0 +1,186 @@
+//! Sequences recorded from Linux 6.1.
+
+use super::super::SchedulerKind::*;
+use super::*;
+
+const W123: &[(u8, u32)] = &[(11, 1), (12, 2), (13, 3)];
+const W1230: &[(u8, u32)] = &[(11, 1), (12, 2), (13, 3), (14, 0)];
+
+/// The kernel's edits: (edit, then twelve flows), six times.
+fn edits(kind: SchedulerKind, want: [&str; 6]) {
+    let mut b = Bench::new(kind, W123);
+    let steps: [fn(&mut Bench); 6] =
+        [|_| {}, |b| b.edit(11, 5), |b| b.add(14, 2), |b| b.del(12), |b| b.edit(13, 0), |b| b.add(12, 2)];
+    for (n, (step, want)) in steps.iter().zip(want).enumerate() {
+        step(&mut b);
+        assert_eq!(b.flows(12), want, "{kind} after step {n}");
+    }
+}
+
+#[test]
+fn rr() {
+    assert_eq!(Bench::new(Rr, W1230).flows(8), "13 12 11 13 12 11 13 12");
+    edits(
+        Rr,
+        [
+            "13 12 11 13 12 11 13 12 11 13 12 11",
+            "13 12 11 13 12 11 13 12 11 13 12 11",
+            "14 13 12 11 14 13 12 11 14 13 12 11",
+            "14 13 11 14 13 11 14 13 11 14 13 11",
+            "14 11 14 11 14 11 14 11 14 11 14 11",
+            "12 14 11 12 14 11 12 14 11 12 14 11",
+        ],
+    );
+}
+
+/// Removing the current server steps back; a scheduler bound anew starts at the head.
+#[test]
+fn rr_order() {
+    let mut b = Bench::new(Rr, &[(13, 2), (11, 3), (12, 1)]);
+    assert_eq!(b.flows(8), "12 11 13 12 11 13 12 11");
+    b.del(11);
+    assert_eq!(b.flows(4), "13 12 13 12");
+    b.add(11, 3);
+    assert_eq!(b.flows(8), "13 11 12 13 11 12 13 11");
+    b.edit(12, 2);
+    assert_eq!(b.flows(8), "12 13 11 12 13 11 12 13");
+    b.switch(Lc);
+    assert_eq!(b.flows(4), "11 11 11 12");
+    b.switch(Rr);
+    assert_eq!(b.flows(8), "11 12 13 11 12 13 11 12");
+    b.add(10, 1);
+    assert_eq!(b.flows(8), "13 10 11 12 13 10 11 12");
+}
+
+#[test]
+fn wrr() {
+    assert_eq!(Bench::new(Wrr, W1230).flows(12), "13 12 11 13 13 12 13 12 11 13 13 12");
+    let flows = |servers: &[(u8, u32)]| Bench::new(Wrr, servers).flows(16);
+    assert_eq!(flows(&[(11, 5), (12, 1), (13, 1)]), "13 12 11 11 11 11 11 13 12 11 11 11 11 11 13 12");
+    assert_eq!(flows(&[(11, 100), (12, 50), (13, 25)]), "13 12 11 11 11 12 11 13 12 11 11 11 12 11 13 12");
+    assert_eq!(flows(&[(11, 0), (12, 0)]), ["-"; 16].join(" "));
+    assert_eq!(flows(&[]), ["-"; 16].join(" "));
+    edits(
+        Wrr,
+        [
+            "13 12 11 13 13 12 13 12 11 13 13 12",
+            "13 12 11 13 12 11 11 11 13 11 13 12",
+            "14 13 12 11 14 13 12 11 11 11 13 11",
+            "13 11 14 13 11 14 13 11 11 11 13 11",
+            "11 14 11 14 11 11 11 11 14 11 14 11",
+            "12 14 11 11 11 11 12 14 11 12 14 11",
+        ],
+    );
+}
+
+#[test]
+fn wrr_order() {
+    let mut b = Bench::new(Wrr, &[(13, 2), (11, 3), (12, 1)]);
+    assert_eq!(b.flows(8), "12 11 13 11 11 13 12 11");
+    b.del(11);
+    assert_eq!(b.flows(4), "12 13 13 12");
+    b.add(11, 3);
+    assert_eq!(b.flows(8), "11 12 13 11 11 13 11 12");
+    b.edit(12, 2);
+    assert_eq!(b.flows(8), "11 12 13 11 11 12 13 11");
+    b.switch(Lc);
+    assert_eq!(b.flows(4), "12 13 12 13");
+    b.switch(Wrr);
+    assert_eq!(b.flows(8), "11 11 12 13 11 12 13 11");
+    b.add(10, 1);
+    assert_eq!(b.flows(8), "11 11 12 13 10 11 12 13");
+}
+
+#[test]
+fn lc() {
+    assert_eq!(Bench::new(Lc, W1230).flows(8), "13 12 11 13 12 11 13 12");
+    edits(
+        Lc,
+        [
+            "13 12 11 13 12 11 13 12 11 13 12 11",
+            "13 12 11 13 12 11 13 12 11 13 12 11",
+            "14 14 14 14 14 14 14 14 14 13 12 11",
+            "14 13 11 14 13 11 14 13 11 14 13 11",
+            "14 11 14 11 14 11 14 11 14 11 14 11",
+            "12 12 12 12 12 12 12 12 12 12 12 14",
+        ],
+    );
+}
+
+#[test]
+fn wlc() {
+    assert_eq!(Bench::new(Wlc, W1230).flows(12), "13 12 11 13 12 13 13 12 11 13 12 13");
+    assert_eq!(Bench::new(Wlc, W1230).flows_as(12, false), "13 12 11 13 12 13 13 12 11 13 12 13");
+    edits(
+        Wlc,
+        [
+            "13 12 11 13 12 13 13 12 11 13 12 13",
+            "11 11 11 11 11 11 11 11 13 12 11 11",
+            "14 14 14 14 14 13 11 14 12 11 13 11",
+            "14 13 11 11 13 11 14 11 13 11 14 13",
+            "11 11 11 14 11 11 14 11 11 11 14 11",
+            "12 12 12 12 12 12 11 12 14 11 11 11",
+        ],
+    );
+}
+
+/// `-x 3 -y 1`: blocked from three connections on, until there is none.
+#[test]
+fn thresholds() {
+    for (kind, want) in [
+        (Rr, "13 12 11 13 12 11 13 12 11 - - -"),
+        (Wrr, "13 12 11 13 13 12 12 11 11 - - -"),
+        (Lc, "13 12 11 13 12 11 13 12 11 - - -"),
+        (Wlc, "13 12 11 13 12 13 12 11 11 - - -"),
+    ] {
+        let mut b = Bench::new(kind, W123);
+        b.threshold(3, 1);
+        assert_eq!(b.flows(12), want, "{kind}");
+        b.close(12);
+        b.close(12);
+        assert_eq!(b.flows(1), "-", "{kind}");
+        b.close(12);
+        assert_eq!(b.flows(4), "12 12 12 -", "{kind}");
+        // Raised: open again at once. Taken away: no limit.
+        b.threshold(4, 1);
+        assert_eq!(b.flows(4).matches('-').count(), 1, "{kind}");
+        b.threshold(0, 0);
+        assert_eq!(b.flows(9).matches('-').count(), 0, "{kind}");
+        // Set below what is there: takes effect with the next connection.
+        b.threshold(1, 0);
+        assert_eq!(b.flows(4).matches('-').count(), 1, "{kind}");
+    }
+}
+
+/// Without a lower threshold it is three quarters of the upper one.
+#[test]
+fn threshold_without_a_lower_one() {
+    let mut b = Bench::new(Wlc, &[(11, 1)]);
+    b.threshold(4, 0);
+    assert_eq!(b.flows(5), "11 11 11 11 -");
+    b.close(11);
+    assert_eq!(b.flows(1), "-");
+    b.close(11);
+    assert_eq!(b.flows(3), "11 11 -");
+}
+
+/// A server removed and added again has its connections still.
+#[test]
+fn counts_come_back() {
+    let mut b = Bench::new(Lc, &[(11, 1), (12, 1)]);
+    assert_eq!(b.flows(6), "12 11 12 11 12 11");
+    b.del(12);
+    assert_eq!(b.flows(2), "11 11");
+    b.close(12);
+    b.add(12, 1);
+    assert_eq!(b.flows(4), "12 12 12 12");
+}
+
+/// The kernel takes a changed forwarding mode for an edit: wrr goes back to the head.
+#[test]
+fn wrr_restarts_with_any_edit() {
+    let mut b = Bench::new(Wrr, &[(11, 1), (12, 1), (13, 1)]);
+    assert_eq!(b.flows(1), "13");
+    b.set_mode(11, ForwardingMode::Tunnel);
+    assert_eq!(b.flows(3), "13 12 11");
+}
