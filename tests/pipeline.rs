@@ -66,6 +66,7 @@ fn world(mode: ForwardingMode, scheduler: SchedulerKind, servers: u8) -> Spec {
             mode,
             tunnel: Tunnel::Ipip,
             weight: 1,
+            last_weight: 1,
             upper: 0,
             lower: 0,
             next_hop: NextHopId(1 + u32::from(n)),

@@ -278,6 +278,9 @@ pub struct RealSpec {
     pub tunnel: Tunnel,
     /// Weight; 0 takes no new flows.
     pub weight: u32,
+    /// The last weight other than 0 since the server was added, 0 if there was none: mh
+    /// keeps a drained server's share of its table. Read while `weight` is 0 only.
+    pub last_weight: u32,
     /// Upper connection threshold; 0 is none.
     pub upper: u32,
     /// Lower connection threshold; 0 means three quarters of the upper one.
@@ -415,6 +418,8 @@ pub struct Real {
     pub next_hop: NextHopId,
     /// Weight.
     pub weight: u32,
+    /// The weight that mh shares its table by.
+    pub last_weight: u32,
     /// The wrapping.
     pub tunnel: Tunnel,
     /// Outer source of tunnels.
@@ -443,6 +448,7 @@ impl Real {
         service: ServiceId::NONE,
         next_hop: NextHopId::NONE,
         weight: 0,
+        last_weight: 0,
         tunnel: Tunnel::Ipip,
         source: Ip::UNSPECIFIED,
         reported_mtu: 0,
@@ -730,6 +736,7 @@ fn compile_reals(spec: &Spec) -> Box<[Real]> {
             service: r.service,
             next_hop: r.next_hop,
             weight: r.weight,
+            last_weight: if r.weight > 0 { r.weight } else { r.last_weight },
             tunnel: r.tunnel,
             source: r.source,
             reported_mtu: r.path_mtu,

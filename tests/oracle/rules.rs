@@ -256,6 +256,8 @@ impl Rules {
         if addr.to_std().is_loopback() || is_vip(addr) {
             mode = ForwardingMode::Local;
         }
+        let weight = a.weight.unwrap_or(1);
+        let before = known.map_or(0, |id| self.reals[id.index()].last_weight);
         let spec = RealSpec {
             id,
             service: service.id,
@@ -263,7 +265,8 @@ impl Rules {
             port,
             mode,
             tunnel: tunnel(a),
-            weight: a.weight.unwrap_or(1),
+            weight,
+            last_weight: if weight > 0 || !member { weight } else { before },
             upper: a.upper,
             lower: a.lower,
             next_hop: NextHopId::NONE,
