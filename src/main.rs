@@ -1,2 +1,4 @@
 //! `polluxd`.
+#[path = "dataplane.rs"]
+mod start;
 fn main() {}

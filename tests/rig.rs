@@ -9,7 +9,7 @@ use dataplane::link::WorkerLink;
 use dataplane::sched::SchedCore;
 use dataplane::snapshot::{Snapshot, Spec};
 use dataplane::units::{Tick, WorkerId};
-use dataplane::worker::{Rings, Setup, Worker};
+use dataplane::worker::{Relays, Rings, Setup, Worker};
 
 /// Flows each worker has room for.
 pub const FLOWS: u32 = 4096;
@@ -50,6 +50,7 @@ impl Rig {
                     secret: Secret::fixed(),
                     links: links.clone(),
                     rings,
+                    relays: Relays::default(),
                     software_steering: true,
                 })
             })

@@ -217,6 +217,7 @@ pub struct Worker<I: PacketIo> {
     snapshot: Arc<Snapshot>,
     burst: Box<Burst<I::Buf>>,
     from_others: Vec<Option<rtrb::Consumer<I::Buf>>>,
+    relayed: Vec<rtrb::Consumer<I::Buf>>,
     peers: Vec<Arc<WorkerLink>>,
     scan: commands::Scan,
     software_steering: bool,
@@ -238,9 +239,26 @@ pub struct Setup<I: PacketIo> {
     pub links: Vec<Arc<WorkerLink>>,
     /// Its ends of the rings to and from the others.
     pub rings: Rings<I::Buf>,
+    /// Its ends of the rings of frames for ports on which not every worker can send.
+    pub relays: Relays<I::Buf>,
     /// Whether packets are handed to their owner in software. False when the devices
     /// deliver both directions of each flow to one worker.
     pub software_steering: bool,
+}
+
+/// One worker's ends of the rings that carry finished frames to a worker with a transmit
+/// queue, where a device has fewer of them than there are workers.
+pub struct Relays<B> {
+    /// Ports that this worker cannot send on, and the ring to who can.
+    pub to: Vec<(PortId, rtrb::Producer<B>)>,
+    /// Frames of others that this worker sends; each names its port as ingress.
+    pub from: Vec<rtrb::Consumer<B>>,
+}
+
+impl<B> Default for Relays<B> {
+    fn default() -> Self {
+        Self { to: Vec::new(), from: Vec::new() }
+    }
 }
 
 /// One worker's ends of the rings between workers, by the other's number.
@@ -268,9 +286,13 @@ impl<B> Rings<B> {
 impl<I: PacketIo> Worker<I> {
     /// A worker with the empty configuration.
     pub fn new(setup: Setup<I>) -> Self {
-        let Setup { id, io, flows, sched, secret, links, rings, software_steering } = setup;
+        let Setup { id, io, flows, sched, secret, links, rings, relays, software_steering } = setup;
         let link = links[id.index()].clone();
         let ports = io.ports();
+        let mut out = Outbox::new(ports);
+        for (port, ring) in relays.to {
+            out.relay(port, ring);
+        }
         Self {
             core: Core {
                 id,
@@ -280,7 +302,7 @@ impl<I: PacketIo> Worker<I> {
                 sched,
                 link,
                 now: Tick(0),
-                out: Outbox::new(ports),
+                out,
                 waiting: Waiting::new(),
                 fragments: Fragments::new(),
                 limiter: answer::Limiter::default(),
@@ -291,6 +313,7 @@ impl<I: PacketIo> Worker<I> {
             snapshot: Snapshot::empty(),
             burst: Box::new(Burst::new()),
             from_others: rings.from,
+            relayed: relays.from,
             peers: links,
             scan: commands::Scan::default(),
             software_steering,
@@ -316,6 +339,7 @@ impl<I: PacketIo> Worker<I> {
         }
         packets += self.take_over();
         packets += self.reassembled();
+        packets += self.send_for_others();
         packets += self.housekeeping(packets);
         self.core.out.flush(&mut self.io, &self.core.link);
         packets
@@ -384,6 +408,34 @@ impl<I: PacketIo> Worker<I> {
             }
         }
         packets
+    }
+
+    /// Sends frames of workers that have no transmit queue on their port.
+    #[inline]
+    fn send_for_others(&mut self) -> usize {
+        let Self { core, io, relayed, .. } = self;
+        let mut n = 0;
+        for ring in relayed {
+            for _ in 0..TAKE_OVER {
+                let Ok(buf) = ring.pop() else { break };
+                core.out.push(buf.ingress(), buf, io, &core.link);
+                n += 1;
+            }
+        }
+        n
+    }
+
+    /// Gives back every packet that is kept here or on its way here, at the end.
+    pub fn drain(&mut self) {
+        let Self { core, io, from_others, relayed, .. } = self;
+        core.out.flush(io, &core.link);
+        for ring in from_others.iter_mut().flatten().chain(relayed) {
+            while let Ok(buf) = ring.pop() {
+                io.free(buf);
+            }
+        }
+        core.waiting.drain(io);
+        core.fragments.drain(io);
     }
 
     /// Sends the pieces of complete datagrams down the straight way.

@@ -256,6 +256,13 @@ impl<B: PacketBuf> Waiting<B> {
         }
     }
 
+    /// Gives everything back, at the end.
+    pub fn drain<I: PacketIo<Buf = B>>(&mut self, io: &mut I) {
+        for e in self.queue.drain(..) {
+            io.free(e.buf);
+        }
+    }
+
     /// Drops what waited too long; the oldest are in front.
     pub fn age<I: PacketIo<Buf = B>>(&mut self, now: Tick, io: &mut I, link: &WorkerLink) {
         while self.queue.front().is_some_and(|e| e.until.reached(now)) {

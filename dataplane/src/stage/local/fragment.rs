@@ -115,6 +115,14 @@ impl<B: PacketBuf> Fragments<B> {
         }
     }
 
+    /// Gives everything back, at the end.
+    pub fn drain<I: PacketIo<Buf = B>>(&mut self, io: &mut I) {
+        self.held = 0;
+        for buf in self.ready.drain(..).chain(self.datagrams.drain(..).flat_map(|d| d.pieces).map(|p| p.buf)) {
+            io.free(buf);
+        }
+    }
+
     fn give_up<I: PacketIo<Buf = B>>(&mut self, i: usize, why: DropReason, io: &mut I, link: &WorkerLink) {
         let datagram = self.datagrams.swap_remove(i);
         self.held -= datagram.pieces.len();
