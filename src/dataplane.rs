@@ -71,7 +71,8 @@ pub fn start(plan: &Plan, epoch: Instant) -> Result<Dataplane> {
         .with_context(|| format!("no pool of {} packets; give DPDK more memory ([dpdk] memory_mb)", plan.packets))?;
     let mut ports = Vec::new();
     for options in &plan.ports {
-        let port = Port::open(&eal, options, &pool).with_context(|| format!("port {} ({})", options.port, options.device))?;
+        let port =
+            Port::open(&eal, options, &pool).with_context(|| format!("port {} ({})", options.port, options.device))?;
         for note in &port.info().notes {
             info!(port = %options.port, "{note}");
         }
@@ -87,8 +88,9 @@ pub fn start(plan: &Plan, epoch: Instant) -> Result<Dataplane> {
     let mut relays = relays(&ports, workers);
     let mut threads = Vec::new();
     for (n, rings) in Rings::mesh(workers).into_iter().enumerate() {
-        let flows = FlowTable::new(plan.flow_capacity, secret)
-            .with_context(|| format!("no flow table for {} flows; lower [workers] flow_capacity", plan.flow_capacity))?;
+        let flows = FlowTable::new(plan.flow_capacity, secret).with_context(|| {
+            format!("no flow table for {} flows; lower [workers] flow_capacity", plan.flow_capacity)
+        })?;
         if n == 0 {
             let (bytes, huge) = (flows.bytes(), flows.is_huge());
             info!(workers, bytes, huge, "each worker has a flow table for {} flows", plan.flow_capacity);
