@@ -4,6 +4,8 @@
 //! compiled snapshot, published to the workers, answer.
 #![deny(unsafe_code)]
 
+pub mod config;
+
 pub mod model;
 
 pub mod engine;
