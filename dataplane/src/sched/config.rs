@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::cost::{Divisor, MAX_WEIGHT, fraction_bits};
+use super::tables;
+use super::twos::Draw;
 use crate::snapshot::Real;
 use crate::units::{Be16, Ip, RealId};
 
@@ -105,12 +107,24 @@ impl FromStr for SchedulerKind {
 
 /// Flags of a scheduler, with the kernel's numbers (`IP_VS_SVC_F_SCHED1` and so on).
 pub mod flags {
+    use super::super::tables::PRIMES;
     use super::SchedulerKind;
 
     /// sh, mh: an unusable server's clients go to another one instead of being refused.
     pub const FALLBACK: u32 = 0x0008;
     /// sh, mh: the client's port is hashed as well.
     pub const PORT: u32 = 0x0010;
+
+    /// mh: which table size, 0 for the kernel's 4,093 slots, else 1 to 10 for 251, 509, 1,021
+    /// and so on up to 131,071. Larger ones share more evenly among many servers.
+    pub const MH_TABLE_MASK: u32 = 0xf << MH_TABLE_SHIFT;
+    /// Where those bits begin.
+    pub const MH_TABLE_SHIFT: u32 = 24;
+
+    /// The flag bits for a table of mh of this many slots, if there is one.
+    pub fn mh_table(slots: u32) -> Option<u32> {
+        PRIMES.iter().position(|p| *p == slots).map(|n| (n as u32 + 1) << MH_TABLE_SHIFT)
+    }
 
     /// The flags of a scheduler with ipvsadm's names for them.
     pub fn of(kind: SchedulerKind) -> &'static [(&'static str, u32)] {
@@ -158,6 +172,10 @@ pub struct ServiceSched {
     pub flags: u32,
     /// The real servers in the order in which they are tried: the newest first.
     pub reals: Arc<[SchedReal]>,
+    /// sh, dh, mh: real servers' numbers by slot.
+    pub(super) table: Option<Arc<[u32]>>,
+    /// twos: what random numbers mean.
+    pub(super) draw: Option<Arc<Draw>>,
     /// Tells this list from any other one, so that a worker sees that it has changed. Not 0,
     /// except in an unused slot.
     pub(super) fingerprint: u64,
@@ -170,6 +188,7 @@ impl ServiceSched {
     /// Pure. Takes microseconds for most schedulers, under a millisecond for mh.
     pub fn compile<'a>(kind: SchedulerKind, flags: u32, members: impl Iterator<Item = (RealId, &'a Real)>) -> Self {
         let mut fingerprint = mix(0, kind as u64);
+        let mut last_weights = Vec::new();
         let mut reals: Vec<SchedReal> = members
             .map(|(id, r)| {
                 for word in [u64::from(id.0) << 32 | u64::from(r.weight), u64::from(r.upper) << 32 | u64::from(r.lower)]
@@ -179,6 +198,7 @@ impl ServiceSched {
                 // The forwarding mode plays no part, but the kernel takes its change for an edit.
                 let place = r.addr.hi() ^ r.addr.lo().rotate_left(24) ^ u64::from(r.port.raw()) << 8 ^ r.mode as u64;
                 fingerprint = mix(fingerprint, place);
+                last_weights.push(if r.weight > 0 { r.weight } else { r.last_weight });
                 SchedReal {
                     id,
                     weight: r.weight.min(MAX_WEIGHT),
@@ -193,7 +213,9 @@ impl ServiceSched {
             })
             .collect();
         let fraction = prepare_weights(&mut reals);
-        Self { kind, flags, reals: reals.into(), fingerprint: fingerprint | 1, fraction }
+        let table = tables::build(kind, flags, &reals, &last_weights);
+        let draw = if kind == SchedulerKind::Twos { Draw::new(&reals) } else { None };
+        Self { kind, flags, reals: reals.into(), table, draw, fingerprint: fingerprint | 1, fraction }
     }
 }
 

@@ -63,9 +63,9 @@ impl Divisor {
 /// The key of a server that may be chosen: the smallest one wins.
 #[inline(always)]
 pub(super) fn key(kind: SchedulerKind, c: Connections, weight: u32, by: &Divisor) -> u64 {
-    use SchedulerKind::{Fo, Lc, Nq, Ovf, Rr, Sed, Wrr};
+    use SchedulerKind::{Dh, Fo, Lc, Mh, Nq, Ovf, Rr, Sed, Sh, Twos, Wrr};
     match kind {
-        Rr => 0,
+        Rr | Dh | Sh | Mh | Twos => 0,
         Wrr | Fo => u64::from(MAX_WEIGHT - weight),
         Ovf if c.active > weight => INELIGIBLE,
         Ovf => u64::from(MAX_WEIGHT - weight),

@@ -44,13 +44,21 @@ mod config;
 mod core;
 mod cost;
 mod counts;
+mod locality;
+mod memory;
+mod real;
+mod rebuild;
 mod rotation;
+mod service;
+mod tables;
 mod tree;
+mod twos;
 
 pub use config::{SchedReal, SchedulerKind, ServiceSched, UnknownScheduler, flags};
-pub use core::{HIGHEST_SERVICES, REFRESH_BUDGET, SchedCore};
+pub use core::{REFRESH_BUDGET, SchedCore};
 pub use cost::MAX_WEIGHT;
 pub use counts::{Connections, CoreCounts};
+pub use locality::{LOCALITY_ENTRIES, LOCALITY_EXPIRATION_MS};
 
 use crate::units::{Be16, Ip};
 

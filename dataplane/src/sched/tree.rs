@@ -9,12 +9,19 @@
 //! is one load. Two widths exist, because exact comparison of `cost / weight` takes up
 //! to 64 bits when weights are large and mixed ([`super::cost`]).
 
+use super::cost::INELIGIBLE;
+
 /// What a node holds.
 pub(super) trait Node: Copy + Ord {
     /// Nothing eligible.
     const NONE: Self;
     /// From a key and a position of at most `bits` bits.
     fn new(key: u64, position: usize, bits: u32) -> Self;
+    /// A leaf: [`Node::NONE`] for the key of a server that must not be chosen.
+    #[inline(always)]
+    fn leaf(key: u64, position: usize, shape: &Shape) -> Self {
+        if key == INELIGIBLE { Self::NONE } else { Self::new(key, position, shape.bits) }
+    }
     /// The largest number with this key.
     fn limit(key: u64, bits: u32) -> Self;
     /// The position.

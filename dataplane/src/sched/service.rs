@@ -1,0 +1,99 @@
+//! What a worker knows of a service, and the room for it.
+
+use super::config::SchedulerKind;
+use super::rotation::Rotation;
+use super::tree::Shape;
+use crate::units::RealId;
+
+/// What a worker knows of a service. The worker writes and reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServiceState {
+    /// Of the list that the rest was built for; 0 when unused.
+    pub fingerprint: u64,
+    /// The scheduler.
+    pub kind: SchedulerKind,
+    /// The tree has wide nodes.
+    pub wide: bool,
+    /// The arena's epoch that the region below was taken in.
+    pub epoch: u32,
+    /// Start of its nodes in the arena.
+    pub nodes: u32,
+    /// Start of its list in the arena.
+    pub list: u32,
+    /// How many real servers.
+    pub len: u32,
+    /// Grows whenever the scheduler starts afresh.
+    pub instance: u32,
+    /// lblc, lblcr: servers with fewer active connections than half their weight.
+    pub spare: u32,
+    /// rr, wrr: where the rotation stands.
+    pub rotation: Rotation,
+    /// The tree.
+    pub shape: Shape,
+}
+
+impl ServiceState {
+    /// Of a number that was never used.
+    pub const UNUSED: Self = Self {
+        fingerprint: 0,
+        kind: SchedulerKind::Wlc,
+        wide: false,
+        epoch: 0,
+        nodes: 0,
+        list: 0,
+        len: 0,
+        instance: 0,
+        spare: 0,
+        rotation: Rotation::START,
+        shape: Shape::EMPTY,
+    };
+}
+
+/// Room for all services' lists and trees, given out front to back. When it is used up,
+/// everything is taken back at once and each service builds its state again at its next
+/// choice. It holds twice what all real servers need, so that this is rare.
+#[derive(Debug)]
+pub(super) struct Arena {
+    /// Grows whenever everything was taken back.
+    pub epoch: u32,
+    used_nodes: usize,
+    used_list: usize,
+    /// Real servers by service and position.
+    pub list: Box<[RealId]>,
+    /// Nodes of 64 bits.
+    pub narrow: Box<[u64]>,
+    /// Nodes of 128 bits, at the same places.
+    pub wide: Box<[u128]>,
+}
+
+impl Arena {
+    /// Room for so many services and real servers.
+    pub fn new(services: usize, reals: usize) -> Self {
+        let leaves = 3 * reals + 16 * services + 64;
+        let nodes = 2 * leaves;
+        Self {
+            epoch: 1,
+            used_nodes: 0,
+            used_list: 0,
+            list: vec![RealId::NONE; leaves].into(),
+            narrow: vec![0; nodes].into(),
+            wide: vec![0; nodes].into(),
+        }
+    }
+    /// Room for a tree of this shape and its list (their starts); `None` if there is not
+    /// even room for it alone.
+    pub fn take(&mut self, shape: &Shape) -> Option<(u32, u32)> {
+        let (nodes, leaves) = (shape.nodes(), shape.leaves());
+        if self.used_nodes + nodes > self.narrow.len() || self.used_list + leaves > self.list.len() {
+            if nodes > self.narrow.len() || leaves > self.list.len() {
+                return None;
+            }
+            (self.used_nodes, self.used_list) = (0, 0);
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        let at = (self.used_nodes as u32, self.used_list as u32);
+        self.used_nodes += nodes;
+        self.used_list += leaves;
+        Some(at)
+    }
+}
