@@ -33,7 +33,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_in_use_count",
     "rte_eth_dev_(info_get|configure|start|stop|close|set_mtu|get_mtu|socket_id|count_avail)",
     "rte_eth_dev_(get_port_by_name|get_name_by_port|is_valid_port|adjust_nb_rx_tx_desc)",
-    "rte_eth_dev_(rss_hash_conf_get|rss_reta_update|rss_reta_query)",
+    "rte_eth_dev_(rss_hash_conf_get|rss_hash_update|rss_reta_update|rss_reta_query)",
     "rte_eth_find_next",
     "rte_eth_[rt]x_queue_setup",
     "rte_eth_promiscuous_(enable|disable|get)",

@@ -44,13 +44,24 @@ fn queues_follow_the_offer_and_have_one_owner() {
 }
 
 #[test]
-fn several_queues_without_a_known_rule_are_handed_off() {
+fn several_queues_are_spread_by_a_known_rule_or_handed_off() {
     let rig = rig();
-    let pool = rig.pool("handoff");
-    let options = PortOptions { queues: 2, rss: Rss::Source, ..PortOptions::new(PortId(0), "net_null_handoff") };
-    let port = Port::open(&rig.eal, &options, &pool).unwrap();
-    assert_eq!((port.info().rx_queues, port.info().tx_queues), (2, 2));
-    assert!(matches!(&port.info().delivery, Delivery::HandOff { why } if why.contains("net_null")));
+    let pool = rig.pool("spread");
+    let open = |name: &str, rss| {
+        let options = PortOptions { queues: 2, rss, ..PortOptions::new(PortId(0), name) };
+        Port::open(&rig.eal, &options, &pool).unwrap()
+    };
+    // This device takes a key and a table, but cannot hash one end only.
+    let port = open("net_null_spread", Rss::FiveTuple);
+    let info = port.info();
+    assert_eq!((info.rx_queues, info.tx_queues), (2, 2));
+    let Delivery::Rss { fields: Rss::FiveTuple, key, table } = &info.delivery else { panic!("{:?}", info.delivery) };
+    assert_eq!(key.len(), 40);
+    assert!(table.len().is_power_of_two() && table.iter().enumerate().all(|(i, q)| usize::from(*q) == i % 2));
+
+    let port = open("net_null_side", Rss::Source);
+    assert!(matches!(&port.info().delivery, Delivery::HandOff { why } if why.contains("one end")));
+    assert!(port.info().notes.iter().any(|n| n.contains("in software")), "{:?}", port.info().notes);
     let json = serde_json::to_value(port.info()).unwrap();
     assert_eq!(json["delivery"]["kind"], "hand_off");
     assert_eq!(json["mac"].as_str().unwrap().len(), 17);

@@ -8,7 +8,7 @@ use dpdk_sys as sys;
 
 use super::info::Delivery;
 use super::mempool::Mempool;
-use super::offload::RSS_KEY;
+use super::offload::{ONE_END, RSS_KEY};
 use super::plan::Plan;
 use super::port::{PortError, PortOptions};
 use super::{log, strerror};
@@ -84,10 +84,8 @@ impl Device {
         if let (Ok(flags), true) = (&plan.rss_flags, plan.rx_queues > 1) {
             conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = *flags;
-            if (1..=key.len()).contains(&usize::from(offer.hash_key_size)) {
-                conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
-                conf.rx_adv_conf.rss_conf.rss_key_len = offer.hash_key_size;
-            }
+            conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
+            conf.rx_adv_conf.rss_conf.rss_key_len = key_len(offer);
         }
         // SAFETY: an open, stopped port; the structure and the key live during the call,
         // which copies them.
@@ -177,17 +175,50 @@ impl Device {
         if plan.rx_queues == 1 {
             return Delivery::OneQueue;
         }
-        if let Err(why) = &plan.rss_flags {
-            return Delivery::HandOff { why: why.clone() };
-        }
-        let key_len = usize::from(offer.hash_key_size);
-        if !(1..=RSS_KEY.len()).contains(&key_len) {
-            return Delivery::HandOff { why: "the device does not take a hash key".to_owned() };
-        }
+        let flags = match &plan.rss_flags {
+            Ok(flags) => *flags,
+            Err(why) => return Delivery::HandOff { why: why.clone() },
+        };
+        // Most drivers take the key when they are configured, some only afterwards.
+        let key = self.rss_key(key_len(offer), flags).or_else(|| {
+            self.set_rss(key_len(offer), flags);
+            self.rss_key(key_len(offer), flags)
+        });
+        let Some(key) = key else {
+            return Delivery::HandOff { why: "the device does not confirm key and fields of the hash".to_owned() };
+        };
         match self.spread(offer.reta_size, plan.rx_queues) {
-            Some(table) => Delivery::Rss { fields: plan.rss, key: RSS_KEY[..key_len].to_vec(), table },
+            Some(table) => Delivery::Rss { fields: plan.rss, key, table },
             None => Delivery::HandOff { why: "the device's redirection table cannot be set".to_owned() },
         }
+    }
+
+    /// The hash key, if the device answers that it uses the one it was given, and hashes the
+    /// one end, or both, that `flags` say.
+    fn rss_key(&self, len: u8, flags: u64) -> Option<Vec<u8>> {
+        let mut key = [0; RSS_KEY.len()];
+        // SAFETY: integers and a pointer, for which all zeros is a value.
+        let mut conf: sys::rte_eth_rss_conf = unsafe { mem::zeroed() };
+        conf.rss_key = key.as_mut_ptr();
+        conf.rss_key_len = len;
+        // SAFETY: an open port, and room for a key of the stated length.
+        let rc = unsafe { sys::rte_eth_dev_rss_hash_conf_get(self.id, &mut conf) };
+        let key = key.get(..usize::from(len))?;
+        let same = RSS_KEY.starts_with(key) && (conf.rss_hf ^ flags) & ONE_END == 0;
+        (rc == 0 && same).then(|| key.to_vec())
+    }
+
+    /// Sets key and fields of the hash on a running device; [`Self::rss_key`] tells whether
+    /// it worked.
+    fn set_rss(&self, len: u8, flags: u64) {
+        let mut key = RSS_KEY;
+        // SAFETY: integers and a pointer, for which all zeros is a value.
+        let mut conf: sys::rte_eth_rss_conf = unsafe { mem::zeroed() };
+        conf.rss_key = key.as_mut_ptr();
+        conf.rss_key_len = len;
+        conf.rss_hf = flags;
+        // SAFETY: an open port; the key lives during the call, which copies it.
+        unsafe { sys::rte_eth_dev_rss_hash_update(self.id, &mut conf) };
     }
 
     /// Fills the redirection table with the queues in turn and returns it.
@@ -260,6 +291,15 @@ impl Drop for Device {
         if let Some(open) = OPEN.get(usize::from(self.id)) {
             open.store(false, Ordering::Release);
         }
+    }
+}
+
+/// Length of the hash key: 40 bytes, the common length, where the device does not say; never
+/// more than we have.
+fn key_len(offer: &sys::rte_eth_dev_info) -> u8 {
+    match offer.hash_key_size {
+        0 => 40,
+        n => n.min(RSS_KEY.len() as u8),
     }
 }
 

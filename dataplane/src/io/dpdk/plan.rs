@@ -68,6 +68,13 @@ impl Plan {
                 ));
             }
         }
+        if driver == "net_af_packet" && rx_queues < offer.max_rx_queues {
+            // The kernel spreads over the sockets that exist, polled or not.
+            notes.push(format!(
+                "{driver} delivers to {} queues, of which {rx_queues} are polled: set qpairs={rx_queues}",
+                offer.max_rx_queues
+            ));
+        }
         let rss_flags = if software {
             Err(format!("{driver} chooses the queue by a rule of its own"))
         } else {
