@@ -60,8 +60,9 @@ fn parse_lane<B: PacketBuf>(buf: &B, lane: &mut Lane, mac: u64) -> bool {
     }
 }
 
-/// A packet that is shorter than the longest header: the same on a padded copy.
-/// What the padding pretends is caught by the length checks.
+/// A first segment that is shorter than the longest header: the same on a padded copy.
+/// What the padding pretends is caught by the length checks, which go by the segment: of
+/// a chained packet, the rest of the headers may lie in the next one.
 #[inline(never)]
 fn parse_short<B: PacketBuf>(buf: &B, lane: &mut Lane, mac: u64) -> bool {
     let mut h = [0; V6_HEAD];
@@ -72,8 +73,8 @@ fn parse_short<B: PacketBuf>(buf: &B, lane: &mut Lane, mac: u64) -> bool {
         return false;
     }
     match (h[12], h[13], h.first_chunk::<V4_HEAD>()) {
-        (0x08, 0x00, Some(h)) => parse_v4(h, buf.total_len(), Csum::Unknown, lane),
-        (0x86, 0xdd, _) => parse_v6(&h, buf.total_len(), lane),
+        (0x08, 0x00, Some(h)) => parse_v4(h, data.len(), Csum::Unknown, lane),
+        (0x86, 0xdd, _) => parse_v6(&h, data.len(), lane),
         _ => false,
     }
 }
