@@ -9,3 +9,5 @@ pub mod config;
 pub mod model;
 
 pub mod engine;
+
+pub mod server;
