@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ForwardingMode, MarkRule, Persistence, SchedFlag, Scheduler, ServerKey, ServiceKey, Tunnel};
 
 /// Traffic since the start or the last `zero`. Bytes are IP total lengths.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// Flows opened.
     pub connections: u64,
@@ -24,7 +25,7 @@ pub struct Traffic {
 
 /// Traffic per second: every two seconds a quarter of the way to the newest value, as the
 /// kernel's IPVS smooths it.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Rates {
     /// Flows opened per second.
     pub connections: f64,
@@ -39,7 +40,7 @@ pub struct Rates {
 }
 
 /// A real server as it stands.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ServerView {
     /// Address and port.
     pub address: ServerKey,
@@ -69,7 +70,7 @@ pub struct ServerView {
 }
 
 /// A service as it stands.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceView {
     /// What names it.
     pub address: ServiceKey,
@@ -95,7 +96,7 @@ pub struct ServiceView {
 }
 
 /// What a port is. Told by the daemon at the start.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PortFacts {
     /// The name in the configuration.
     pub name: String,
@@ -125,7 +126,7 @@ pub struct PortFacts {
 }
 
 /// A port with its counters, summed over the workers.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PortView {
     /// What it is.
     pub facts: PortFacts,
@@ -142,7 +143,7 @@ pub struct PortView {
 }
 
 /// Packets that went no further for one reason.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DropView {
     /// The reason's name.
     pub reason: String,
@@ -153,7 +154,7 @@ pub struct DropView {
 }
 
 /// One worker.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerView {
     /// Its number.
     pub worker: u16,
@@ -170,7 +171,7 @@ pub struct WorkerView {
 }
 
 /// All statistics at one moment.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
     /// Traffic of all services.
     pub traffic: Traffic,
@@ -189,7 +190,7 @@ pub struct Stats {
 }
 
 /// One flow.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FlowView {
     /// `tcp`, `udp`, `sctp`, or the protocol's number.
     pub protocol: String,
@@ -218,7 +219,7 @@ pub struct FlowView {
 }
 
 /// One page of flows.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FlowPage {
     /// The rows, in no particular order.
     pub flows: Vec<FlowView>,
@@ -227,7 +228,7 @@ pub struct FlowPage {
 }
 
 /// How sure the neighbour's Ethernet address is (RFC 4861, section 7.3.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NeighbourState {
     /// From the configuration; never asked for.
@@ -245,7 +246,7 @@ pub enum NeighbourState {
 }
 
 /// One neighbour.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct NeighbourView {
     /// Its address.
     pub address: IpAddr,
@@ -265,7 +266,7 @@ pub struct NeighbourView {
 }
 
 /// What the daemon is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// Always `pollux`.
     pub name: String,
@@ -278,7 +279,7 @@ pub struct Version {
 }
 
 /// How the daemon is.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Generation of the newest snapshot.
     pub generation: u64,
@@ -305,7 +306,7 @@ pub struct Status {
 }
 
 /// What a change did.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
     /// Generation of the snapshot that holds the change.
     pub generation: u64,

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use dataplane::units::Protocol;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::report::{Accepted, FlowPage, NeighbourView, PortView, ServiceView, Stats, Status, Version};
 use crate::model::{Error, NewServer, NewService, ServerKey, ServerPatch, ServiceKey, ServicePatch};
 
 /// One change. A request carries a list of them, of which all are made or none.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Operation {
     /// Adds a service, with or without real servers.
@@ -80,7 +81,7 @@ pub enum Operation {
 }
 
 /// A list of changes: all are made or none.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The changes in order.
@@ -92,7 +93,7 @@ pub struct Change {
 }
 
 /// Which flows are wanted; what is left out matches all.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlowQuery {
     /// The client's address.
@@ -104,6 +105,7 @@ pub struct FlowQuery {
     /// The real server of that service.
     pub server: Option<ServerKey>,
     /// The protocol.
+    #[schemars(with = "Option<String>")]
     pub protocol: Option<Protocol>,
     /// Most rows wanted, 1 to 4096 (100 if left out).
     pub limit: Option<u32>,

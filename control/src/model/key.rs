@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use dataplane::units::Protocol;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A string that is not what was asked for: the sentence says what is.
@@ -33,7 +34,7 @@ macro_rules! as_string {
 /// `sctp:10.9.0.1:3868`, or `fwm:7` (`fwm6:7` for IPv6) for a firewall mark.
 ///
 /// Ordered as listings are: firewall marks, then by family, protocol, address, port.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum ServiceKey {
     /// A firewall mark.
@@ -159,7 +160,7 @@ impl FromStr for ServiceKey {
 /// The identity of a real server within its service: `10.2.0.11:8080`, `[2001:db8::11]:80`.
 /// Without a port (or with port 0) it takes the service's; behind a service of any port
 /// or a firewall mark it then keeps each packet's port.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServerKey {
     /// The address.
@@ -226,7 +227,7 @@ fn check_unicast(ip: IpAddr) -> Result<(), String> {
 }
 
 /// A network, `10.9.0.0/24` or `2001:db8::/32`; an address alone is a host.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
     /// The address. Bits beyond the prefix are kept: an interface address has them.
@@ -285,7 +286,7 @@ impl FromStr for Network {
 
 /// What a firewall-mark service takes, written `tcp:10.9.0.1:80`, `udp:10.9.0.0/24:5000-5010`,
 /// `tcp:[2001:db8::/32]:443`, or with `any` for the protocol and without ports for all of them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct MarkRule {
     /// Protocol, or any.

@@ -13,11 +13,12 @@ pub use server::{ForwardingMode, GueChecksum, NewServer, RealServer, ServerPatch
 pub use service::{NewService, Persistence, SchedFlag, Scheduler, Service, ServicePatch};
 pub use set::{Limits, Services};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// What kind of mistake a request made. The name is stable: programs may rely on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// There is a service of this key already.
     ServiceExists,
@@ -46,7 +47,7 @@ pub enum ErrorCode {
 }
 
 /// Why a request was refused.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// What kind of mistake.

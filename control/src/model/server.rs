@@ -1,5 +1,6 @@
 //! A real server of one service.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::service::named;
@@ -36,7 +37,7 @@ named! {
 }
 
 /// How a tunnel wraps packets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Tunnel {
     /// IP in IP (RFC 2003, RFC 2473).
@@ -86,7 +87,7 @@ impl Tunnel {
 }
 
 /// A real server of one service.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RealServer {
     /// Address and port.
@@ -133,7 +134,7 @@ impl RealServer {
 }
 
 /// What to change about a real server. A field that is left out keeps its value.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerPatch {
     /// How packets reach it. Flows that are open keep theirs.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dataplane::units::Protocol;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, MarkRule, NewServer, RealServer, ServerKey, ServiceKey, is_false, present};
@@ -10,7 +11,7 @@ use super::{Error, MarkRule, NewServer, RealServer, ServerKey, ServiceKey, is_fa
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal $(| $alias:literal)*,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text $(, alias = $alias)*)] $variant,)+ }
         impl $name {
             /// All values.
@@ -87,7 +88,7 @@ named! {
 }
 
 /// Flows of one client go to one real server, for as long as they come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
     /// How long a client without flows is remembered, seconds (1 to 2,678,400).
@@ -114,7 +115,7 @@ impl Persistence {
 }
 
 /// A virtual service with its real servers.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// What names it: `tcp:10.9.0.1:80`, or `fwm:7` for a firewall mark.
@@ -140,7 +141,7 @@ pub struct Service {
 }
 
 /// A service to add, with or without real servers.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewService {
     /// What names it: `tcp:10.9.0.1:80`, or `fwm:7` for a firewall mark.
@@ -199,7 +200,7 @@ impl NewService {
 }
 
 /// What to change about a service. A field that is left out keeps its value.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServicePatch {
     /// Who gets a new flow.

@@ -49,7 +49,9 @@ pub enum BindError {
         path: PathBuf,
     },
     /// The configured group does not exist.
-    #[error("there is no group `{group}` on this machine; create it (`groupadd --system {group}`) or change `group` in [api]")]
+    #[error(
+        "there is no group `{group}` on this machine; create it (`groupadd --system {group}`) or change `group` in [api]"
+    )]
     NoSuchGroup {
         /// Its name.
         group: String,
