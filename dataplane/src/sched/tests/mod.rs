@@ -1,5 +1,8 @@
 //! Sequences of servers that the kernel gave, and properties against plain scans.
 
+mod cores;
+mod hashing;
+mod reference;
 mod sequences;
 
 use super::*;
@@ -18,6 +21,14 @@ pub(super) struct Bench {
     pub core: SchedCore,
     pub counts: CoreCounts,
     pub now: Tick,
+}
+
+/// What changes from flow to flow.
+#[derive(Clone, Copy)]
+pub(super) enum Vary {
+    Client,
+    Port,
+    Vip,
 }
 
 pub(super) const SERVICE: ServiceId = ServiceId(3);
@@ -52,13 +63,16 @@ impl Bench {
             self.reals.push(Real { addr, port: Be16::new(80), ..Real::NONE });
         }
         let id = self.id(name);
-        self.reals[id.index()].weight = weight;
+        (self.reals[id.index()].weight, self.reals[id.index()].last_weight) = (weight, weight);
         self.list.insert(0, id);
         self.compile();
     }
     pub fn edit(&mut self, name: u8, weight: u32) {
         let id = self.id(name);
         self.reals[id.index()].weight = weight;
+        if weight > 0 {
+            self.reals[id.index()].last_weight = weight;
+        }
         self.compile();
     }
     pub fn threshold(&mut self, upper: u32, lower: u32) {
@@ -107,6 +121,31 @@ impl Bench {
                     self.core.turned(&self.counts, id, false);
                 }
             }
+            names.push(self.name(id));
+        }
+        names.join(" ")
+    }
+    /// The servers of flows from `n` clients or to `n` destinations, one address apart; nothing is counted.
+    pub fn hashes(&mut self, n: u8, step: u8, port: u16, vary: Vary) -> String {
+        let mut names = Vec::new();
+        for i in 0..n {
+            let by = i.wrapping_mul(step);
+            let (client, port, vip) = match vary {
+                Vary::Client => (1 + by, port, 1),
+                Vary::Port => (1, port + u16::from(by), 1),
+                Vary::Vip => (1, port, by),
+            };
+            let id = self.choose([10, 1, 0, client], port, [10, 9, 0, vip]);
+            names.push(self.name(id));
+        }
+        names.join(" ")
+    }
+    /// A flow to each of six destinations, opened.
+    pub fn destinations(&mut self) -> String {
+        let mut names = Vec::new();
+        for vip in 0..6 {
+            let id = self.choose([10, 1, 0, 1], 20_000, [10, 9, 0, vip]);
+            id.into_iter().for_each(|id| self.core.opened(&self.counts, id, true));
             names.push(self.name(id));
         }
         names.join(" ")
