@@ -10,4 +10,8 @@ pub mod model;
 
 pub mod engine;
 
+pub mod api;
+
+pub mod openapi;
+
 pub mod server;
