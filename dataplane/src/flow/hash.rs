@@ -67,9 +67,96 @@ impl FlowHash {
     pub fn bucket(self, buckets: u32) -> u32 {
         ((u64::from(self.0 as u32) * u64::from(buckets)) >> 32) as u32
     }
+    /// How far apart the buckets are where the flow may lie, 1 to `buckets` − 1: from all
+    /// bits, so that flows of one home part ways. At least two buckets.
+    #[inline(always)]
+    pub fn stride(self, buckets: u32) -> u32 {
+        let mixed = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        1 + ((mixed * u64::from(buckets - 1)) >> 32) as u32
+    }
     /// The tag in the bucket, never 0.
     #[inline(always)]
     pub fn tag(self) -> u8 {
         ((self.0 >> 40) as u8).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients as they come: a few neighbours in one network, ports one after the other.
+    fn hashes() -> Vec<FlowHash> {
+        let secret = Secret::fixed();
+        let client = |n: u32| Ip::from_v4((0x0a00_0000 + n).to_be_bytes());
+        (0..1000).flat_map(|n| (0..64).map(move |p| secret.hash(client(n), Be16::new(1024 + p), 6))).collect()
+    }
+
+    /// Chi-square of the counts, divided by the degrees of freedom: near 1 for chance,
+    /// above for clusters, below for a pattern.
+    fn unevenness(cells: usize, places: impl Iterator<Item = usize>) -> f64 {
+        let mut counts = vec![0u32; cells];
+        let mut n = 0;
+        for p in places {
+            counts[p] += 1;
+            n += 1;
+        }
+        let mean = f64::from(n) / cells as f64;
+        counts.iter().map(|c| (f64::from(*c) - mean).powi(2) / mean).sum::<f64>() / (cells - 1) as f64
+    }
+
+    #[test]
+    fn places_are_as_random_as_they_should_be() {
+        let all = hashes();
+        for (what, u) in [
+            ("bucket", unevenness(10_007, all.iter().map(|h| h.bucket(10_007) as usize))),
+            ("stride", unevenness(10_006, all.iter().map(|h| h.stride(10_007) as usize - 1))),
+            ("owner", unevenness(1000, all.iter().map(|h| h.owner(1000).index()))),
+            ("tag within a bucket", unevenness(254, all.iter().filter(|h| h.tag() > 1).map(|h| h.tag() as usize - 2))),
+        ] {
+            assert!((0.7..1.3).contains(&u), "{what}: {u}");
+        }
+    }
+
+    #[test]
+    fn tag_owner_and_bucket_do_not_depend_on_each_other() {
+        let all = hashes();
+        let pair = |h: &FlowHash| h.bucket(16) as usize * 16 + h.owner(16).index();
+        let tagged = |h: &FlowHash| h.bucket(16) as usize * 16 + h.tag() as usize / 16;
+        let strides = |h: &FlowHash| h.bucket(16) as usize * 16 + h.stride(17) as usize - 1;
+        for (what, u) in [
+            ("bucket and owner", unevenness(256, all.iter().map(pair))),
+            ("bucket and tag", unevenness(256, all.iter().map(tagged))),
+            ("bucket and stride", unevenness(256, all.iter().map(strides))),
+        ] {
+            assert!((0.6..1.4).contains(&u), "{what}: {u}");
+        }
+    }
+
+    #[test]
+    fn each_input_bit_changes_half_of_the_output() {
+        let secret = Secret::fixed();
+        let mut changed = 0;
+        for bit in 0..152 {
+            let at = |ip: u128, port: u16, proto: u8| secret.hash(Ip(ip.to_be_bytes()), Be16::new(port), proto).0;
+            let base = at(0x2001_0db8 << 96 | 7, 443, 6);
+            let flipped = match bit {
+                0..128 => at((0x2001_0db8 << 96 | 7) ^ 1 << bit, 443, 6),
+                128..144 => at(0x2001_0db8 << 96 | 7, 443 ^ 1 << (bit - 128), 6),
+                _ => at(0x2001_0db8 << 96 | 7, 443, 6 ^ 1 << (bit - 144)),
+            };
+            let n = (base ^ flipped).count_ones();
+            assert!((10..=54).contains(&n), "bit {bit} changes {n} of 64");
+            changed += n;
+        }
+        assert!((30 * 152..34 * 152).contains(&changed), "{changed}");
+    }
+
+    #[test]
+    fn random_secrets_differ_and_say_nothing() {
+        let (a, b) = (Secret::random().unwrap(), Secret::random().unwrap());
+        assert_ne!(a.0, b.0);
+        assert!(a.0.iter().all(|k| k % 2 == 1));
+        assert_eq!(format!("{a:?}"), "Secret");
     }
 }

@@ -4,8 +4,13 @@
 //! beyond the end is taken for the last element, so that no access needs a panicking check.
 #![allow(unsafe_code)]
 
+use std::io;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+
+use super::index::Bucket;
+use super::record::FlowRecord;
+use super::wheel::Link;
 
 /// Data that is valid when all its bytes are zero, and needs no destructor.
 ///
@@ -15,74 +20,78 @@ pub unsafe trait Plain: Copy {}
 
 // SAFETY: a number; zero is one.
 unsafe impl Plain for u32 {}
+// SAFETY: numbers only.
+unsafe impl Plain for Bucket {}
+// SAFETY: numbers only.
+unsafe impl Plain for FlowRecord {}
+// SAFETY: numbers only.
+unsafe impl Plain for Link {}
 
-/// Size of the huge pages asked for, bytes.
+/// Bytes of a huge page, and of an ordinary one.
 const HUGE: usize = 2 << 20;
+const SMALL: usize = 4096;
 
-/// A fixed-size array, zeroed, in huge pages where there are any.
-pub struct HugeArray<T> {
-    ptr: NonNull<T>,
-    len: usize,
-    bytes: usize,
-    huge: bool,
-    _owns: PhantomData<T>,
+/// What kind of pages an array got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Huge pages of 2 MiB that the administrator set aside (`vm.nr_hugepages`).
+    Huge,
+    /// Ordinary pages, which the kernel was asked to join to huge ones where it can.
+    Advised,
+    /// Ordinary pages: the array is smaller than a huge one.
+    Small,
 }
-
-// SAFETY: the array owns its memory as a Box does.
-unsafe impl<T: Plain + Send> Send for HugeArray<T> {}
 
 /// Why there is no array.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot map {bytes} bytes of memory for the flow table: {source}")]
 pub struct OutOfMemory {
     bytes: usize,
-    source: std::io::Error,
+    source: io::Error,
 }
 
+/// A fixed-size array, zeroed, in huge pages where there are any. All its memory is taken
+/// when it is made: no page fault comes later.
+pub struct HugeArray<T> {
+    ptr: NonNull<T>,
+    /// Index of the last element.
+    last: usize,
+    bytes: usize,
+    pages: Pages,
+    _owns: PhantomData<T>,
+}
+
+// SAFETY: the array owns its memory as a Box does.
+unsafe impl<T: Plain + Send> Send for HugeArray<T> {}
+// SAFETY: shared access only reads.
+unsafe impl<T: Plain + Sync> Sync for HugeArray<T> {}
+
 impl<T: Plain> HugeArray<T> {
-    /// `len` elements (at least one), all zero. Tries huge pages first when the array is
-    /// worth one; ordinary pages are advised to become transparent huge ones.
+    /// `len` elements (at least one), all zero.
     ///
     /// # Errors
     /// When the kernel has not that much memory.
     pub fn new(len: usize) -> Result<Self, OutOfMemory> {
+        const { assert!(align_of::<T>() <= SMALL && size_of::<T>() > 0) };
         let len = len.max(1);
-        let bytes = (len * size_of::<T>()).next_multiple_of(HUGE);
-        let base = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let worth = len * size_of::<T>() >= HUGE;
-        let huge = if worth { map(bytes, base | libc::MAP_HUGETLB | libc::MAP_POPULATE) } else { None };
-        let is_huge = huge.is_some();
-        let Some(ptr) = huge.or_else(|| map(bytes, base | libc::MAP_NORESERVE)) else {
-            return Err(OutOfMemory { bytes, source: std::io::Error::last_os_error() });
-        };
-        if !is_huge {
-            // SAFETY: the range was just mapped; advice changes no content.
-            unsafe { libc::madvise(ptr.as_ptr(), bytes, libc::MADV_HUGEPAGE) };
-        }
-        Ok(Self { ptr: ptr.cast(), len, bytes, huge: is_huge, _owns: PhantomData })
+        let need = len.saturating_mul(size_of::<T>());
+        let (ptr, bytes, pages) = map(need).map_err(|source| OutOfMemory { bytes: need, source })?;
+        Ok(Self { ptr: ptr.cast(), last: len - 1, bytes, pages, _owns: PhantomData })
     }
 
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-    /// Never; an array has at least one element.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
     /// Bytes mapped.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
-    /// Whether it lies in huge pages.
-    pub fn is_huge(&self) -> bool {
-        self.huge
+    /// What it lies in.
+    pub fn pages(&self) -> Pages {
+        self.pages
     }
 
     #[inline(always)]
     fn place(&self, i: usize) -> *mut T {
-        let i = i.min(self.len - 1);
-        // SAFETY: `i` is below `len`, and the mapping holds `len` elements.
+        let i = i.min(self.last);
+        // SAFETY: `i` is an element's index, and the mapping holds all elements.
         unsafe { self.ptr.as_ptr().add(i) }
     }
 
@@ -100,7 +109,7 @@ impl<T: Plain> HugeArray<T> {
         unsafe { &mut *self.place(i) }
     }
 
-    /// Brings an element into the cache.
+    /// Brings the first cache line of an element in.
     #[inline(always)]
     pub fn prefetch(&self, i: usize) {
         prefetch(self.place(i));
@@ -114,11 +123,62 @@ impl<T> Drop for HugeArray<T> {
     }
 }
 
-fn map(bytes: usize, flags: libc::c_int) -> Option<NonNull<libc::c_void>> {
+/// Maps `need` bytes: huge pages, else ordinary ones that lie so that they can be joined.
+fn map(need: usize) -> io::Result<(NonNull<u8>, usize, Pages)> {
+    if need < HUGE {
+        let bytes = need.next_multiple_of(SMALL);
+        let ptr = map_anonymous(bytes, libc::MAP_POPULATE)?;
+        return Ok((ptr, bytes, Pages::Small));
+    }
+    let bytes = need.checked_next_multiple_of(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
+    let huge = libc::MAP_HUGETLB | libc::MAP_HUGE_2MB | libc::MAP_POPULATE;
+    if let Ok(ptr) = map_anonymous(bytes, huge) {
+        return Ok((ptr, bytes, Pages::Huge));
+    }
+    let whole = map_anonymous(bytes.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?, 0)?;
+    let skip = whole.as_ptr().align_offset(HUGE);
+    let bytes = need.next_multiple_of(SMALL);
+    // SAFETY: less than a huge page into a mapping that is longer by one.
+    let ptr = unsafe { whole.add(skip) };
+    unmap_ends(whole, skip, bytes, need.next_multiple_of(HUGE) + HUGE);
+    // SAFETY: the range was just mapped; the advice changes no content.
+    unsafe { libc::madvise(ptr.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+    // SAFETY: the same; the pages are taken, their content stays zero.
+    let rc = unsafe { libc::madvise(ptr.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
+    let error = io::Error::last_os_error();
+    // Kernels before 5.14 do not know it: then a page is taken when it is first touched.
+    if rc != 0 && error.raw_os_error() != Some(libc::EINVAL) {
+        // SAFETY: nothing refers to the mapping yet.
+        unsafe { libc::munmap(ptr.as_ptr().cast(), bytes) };
+        return Err(error);
+    }
+    Ok((ptr, bytes, Pages::Advised))
+}
+
+/// Gives back what lies before `skip` and after `skip + keep` of a mapping of `all` bytes.
+fn unmap_ends(whole: NonNull<u8>, skip: usize, keep: usize, all: usize) {
+    if skip > 0 {
+        // SAFETY: the part before the array, of whole pages, referred to by nobody.
+        unsafe { libc::munmap(whole.as_ptr().cast(), skip) };
+    }
+    let end = skip + keep;
+    if end < all {
+        // SAFETY: inside the mapping.
+        let rest = unsafe { whole.add(end) };
+        // SAFETY: the part after the array, of whole pages, referred to by nobody.
+        unsafe { libc::munmap(rest.as_ptr().cast(), all - end) };
+    }
+}
+
+fn map_anonymous(bytes: usize, more: libc::c_int) -> io::Result<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
     let p = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
-    if p == libc::MAP_FAILED { None } else { NonNull::new(p) }
+    if p == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(p.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 /// Brings a cache line in, without any effect on the program.
@@ -142,7 +202,9 @@ pub fn matching(tags: &[u8; 16], tag: u8) -> u32 {
         // SAFETY: SSE2 is part of x86-64; the load is of sixteen bytes that exist.
         let v = unsafe { _mm_loadu_si128(tags.as_ptr().cast()) };
         // SAFETY: SSE2 is part of x86-64.
-        let hits = unsafe { _mm_cmpeq_epi8(v, _mm_set1_epi8(tag as i8)) };
+        let wanted = unsafe { _mm_set1_epi8(tag as i8) };
+        // SAFETY: SSE2 is part of x86-64.
+        let hits = unsafe { _mm_cmpeq_epi8(v, wanted) };
         // SAFETY: SSE2 is part of x86-64.
         unsafe { _mm_movemask_epi8(hits) as u32 }
     }
@@ -158,14 +220,37 @@ fn matching_portably(tags: &[u8; 16], tag: u8) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn an_index_beyond_the_end_is_the_last_element() {
         let mut a = HugeArray::<u32>::new(3).unwrap();
         *a.at_mut(7) = 5;
-        assert_eq!((*a.at(2), *a.at(1), a.len()), (5, 0, 3));
+        assert_eq!((*a.at(2), *a.at(1)), (5, 0));
+        a.prefetch(usize::MAX);
+    }
+
+    #[test]
+    fn every_element_of_a_large_array_can_be_used() {
+        // Odd sizes, so that the ends that are given back differ.
+        for len in [HUGE / 4, HUGE / 4 + 1, 3 * HUGE / 4 - 1, 1_234_567] {
+            let mut a = HugeArray::<u32>::new(len).unwrap();
+            assert!((len * 4..len * 4 + HUGE).contains(&a.bytes()), "{}", a.bytes());
+            assert_ne!(a.pages(), Pages::Small);
+            for i in (0..len).step_by(1000).chain([len - 1]) {
+                assert_eq!(std::mem::replace(a.at_mut(i), i as u32), 0);
+            }
+            assert_eq!(*a.at(len - 1), len as u32 - 1);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        assert!(HugeArray::<u32>::new(usize::MAX / 2).is_err());
+        assert!(HugeArray::<u32>::new(usize::MAX - 5).is_err());
+        assert!(HugeArray::<u32>::new(1 << 50).is_err());
     }
 
     proptest! {

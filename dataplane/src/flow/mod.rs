@@ -1,6 +1,7 @@
 //! Flows: the record, the table that finds it, the wheel that ends it, its states.
 
 pub mod hash;
+mod index;
 pub mod memory;
 pub mod record;
 pub mod state;
