@@ -4,9 +4,17 @@
 //! compiled snapshot, published to the workers, answer.
 #![deny(unsafe_code)]
 
+pub mod compile;
+
 pub mod config;
 
+pub mod ids;
+
 pub mod model;
+
+pub mod neighbour;
+
+pub mod topology;
 
 pub mod engine;
 
