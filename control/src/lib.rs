@@ -14,6 +14,8 @@ pub mod model;
 
 pub mod neighbour;
 
+pub mod state;
+
 pub mod topology;
 
 pub mod engine;

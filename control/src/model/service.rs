@@ -105,8 +105,8 @@ pub(crate) const fn default_persistence_s() -> u32 {
     360
 }
 
-/// Longest persistence, as ipvsadm has it: 31 days, which keeps below half of a tick's range
-/// only because the dataplane is given at most [`Persistence::MOST_MS`].
+/// Longest persistence, as ipvsadm has it: 31 days. The dataplane is given at most
+/// [`Persistence::MOST_MS`], what its clock can express.
 pub(crate) const MAX_TIMEOUT_S: u32 = 31 * 24 * 3600;
 
 impl Persistence {
@@ -164,6 +164,20 @@ pub struct NewService {
     /// The real servers in the order in which they are to be added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<NewServer>,
+}
+
+impl From<&Service> for NewService {
+    fn from(s: &Service) -> Self {
+        Self {
+            address: s.address,
+            scheduler: s.scheduler,
+            sched_flags: s.sched_flags.clone(),
+            persistence: s.persistence,
+            one_packet: s.one_packet,
+            rules: s.rules.clone(),
+            servers: s.servers.clone(),
+        }
+    }
 }
 
 impl NewService {
@@ -286,6 +300,11 @@ impl Service {
         if !matches!(key, ServiceKey::Mark { .. }) {
             let m = format!("the service {key} has rules, which only a firewall mark can have");
             return Err(Error::invalid("rules", m).remedy("leave `rules` out, or name the service `fwm:N`"));
+        }
+        if let Some(r) = self.rules.iter().find(|r| r.network.prefix_len == 0) {
+            // It would make every address in the world the director's own.
+            return Err(Error::invalid("rules", format!("the rule {r} of {key} takes every address"))
+                .remedy("name networks with a prefix length of at least 1"));
         }
         if self.rules.len() > MAX_RULES {
             let m = format!("the service {key} has {} rules", self.rules.len());

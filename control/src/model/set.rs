@@ -28,6 +28,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Numbers for services: removed ones keep theirs while they have flows.
+    pub fn service_slots(&self) -> u32 {
+        self.max_services.saturating_add(self.max_services / 4).saturating_add(16)
+    }
+    /// Numbers for real servers: removed ones keep theirs while they have flows. What is
+    /// indexed by them in the dataplane needs this size.
+    pub fn real_slots(&self) -> u32 {
+        self.max_real_servers.saturating_add(self.max_real_servers / 4).saturating_add(64)
+    }
+}
+
 /// The services by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Services {

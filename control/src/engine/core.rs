@@ -1,0 +1,468 @@
+//! The engine's state and its way from a model to the workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dataplane::flow::state::State as FlowState;
+use dataplane::link::{Event, WorkerLink};
+use dataplane::snapshot::{IfaceId, Settings, Snapshot};
+use dataplane::units::{Ip, Mac, RealId};
+
+use super::flows::Listings;
+use super::report::{Accepted, PortFacts};
+use super::request::{Reply, Request, Response};
+use super::run::{Progress, Ticket};
+use super::statistics::Statistics;
+use crate::compile::{self, Input};
+use crate::config::Config;
+use crate::ids::Ids;
+use crate::model::{Error, ErrorCode, ForwardingMode, Services};
+use crate::neighbour::{Neighbours, Role};
+use crate::state::{SetTimeouts, State, StateError, StateFile, TimeoutChange, differences, fingerprint};
+use crate::topology::Topology;
+
+/// Removed servers are looked over this often, milliseconds.
+const RELEASE_MS: u64 = 100;
+/// How long a change waits for the workers, milliseconds.
+const ADOPT_MS: u64 = 2000;
+/// A reported path MTU is believed for so long, milliseconds (RFC 1191 section 6.3).
+const PATH_MTU_MS: u64 = 600_000;
+/// Warnings kept for the status.
+const WARNINGS: usize = 32;
+/// Frames given to the worker in one tick.
+const FRAMES: usize = 128;
+
+/// What an engine is made of.
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// The workers.
+    pub links: Vec<Arc<WorkerLink>>,
+    /// The ports, in the order of the configuration.
+    pub ports: Vec<PortFacts>,
+    /// What is known of the build, for [`super::Version`].
+    pub build: BTreeMap<String, String>,
+    /// Whether VIPs are announced. Off in tests that look at every packet.
+    pub announce: bool,
+}
+
+/// Why an engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A port's Ethernet address.
+    #[error("port `{port}`: {message}")]
+    Port {
+        /// The port's name.
+        port: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Something does not fit.
+    #[error("{0}")]
+    Model(Error),
+}
+
+struct Waiting {
+    ticket: Ticket,
+    generation: u64,
+    deadline: u64,
+    notes: Vec<String>,
+}
+
+/// Control's whole state. Time is an argument: milliseconds since the daemon's epoch.
+pub struct Engine {
+    pub(super) config: Config,
+    pub(super) topology: Topology,
+    pub(super) macs: Vec<Mac>,
+    pub(super) services: Services,
+    /// [`fingerprint`] of the file's services.
+    pub(super) base: String,
+    pub(super) services_from: &'static str,
+    pub(super) timeouts: Option<TimeoutChange>,
+    pub(super) links: Vec<Arc<WorkerLink>>,
+    pub(super) ports: Vec<PortFacts>,
+    pub(super) build: BTreeMap<String, String>,
+    pub(super) ids: Ids,
+    pub(super) neighbours: Neighbours,
+    pub(super) statistics: Statistics,
+    pub(super) state: Option<StateFile>,
+    pub(super) generation: u64,
+    pub(super) started: u64,
+    pub(super) warnings: Vec<String>,
+    pub(super) needs_restart: Vec<String>,
+    path_mtus: BTreeMap<Ip, u16>,
+    path_mtu_until: BTreeMap<Ip, u64>,
+    pub(super) listings: Listings,
+    waiting: Vec<Waiting>,
+    tickets: u64,
+    /// The workers must be told, with the next tick.
+    dirty: bool,
+    released_at: u64,
+}
+
+impl Engine {
+    /// Reads the state file, decides between it and the configuration, and publishes the
+    /// first snapshot.
+    pub fn new(setup: Setup, now: u64) -> Result<Self, EngineError> {
+        let Setup { config, links, ports, build, announce } = setup;
+        let mac =
+            |p: &PortFacts| p.mac.parse::<Mac>().map_err(|message| EngineError::Port { port: p.name.clone(), message });
+        let macs = ports.iter().map(mac).collect::<Result<Vec<_>, _>>()?;
+        let topology = Topology::new(&config, &macs);
+        let mut engine = Self {
+            topology,
+            macs,
+            services: Services::default(),
+            base: fingerprint(&config.services),
+            services_from: "file",
+            timeouts: None,
+            ids: Ids::new(config.limits.service_slots(), config.limits.real_slots()),
+            neighbours: Neighbours::new(config.limits.max_neighbours, announce),
+            statistics: Statistics::new(links.clone(), now),
+            state: config.state_file.clone().map(StateFile::new),
+            warnings: config.warnings.clone(),
+            config,
+            links,
+            ports,
+            build,
+            generation: 0,
+            started: now,
+            needs_restart: Vec::new(),
+            path_mtus: BTreeMap::new(),
+            path_mtu_until: BTreeMap::new(),
+            listings: Listings::default(),
+            waiting: Vec::new(),
+            tickets: 0,
+            dirty: false,
+            released_at: now,
+        };
+        let services = engine.starting_services()?;
+        engine.ids.check(&services).map_err(EngineError::Model)?;
+        engine.go_over_to(services, now);
+        Ok(engine)
+    }
+
+    /// The services to start with: the state's when it was made on the file's.
+    fn starting_services(&mut self) -> Result<Services, EngineError> {
+        let file = self.config.services.clone();
+        let Some(state) = self.state.as_ref().map(StateFile::load).transpose()?.flatten() else { return Ok(file) };
+        self.timeouts = state.timeouts.filter(|t| t.base == self.file_timeouts());
+        let services = state.services().map_err(|e| EngineError::Model(Error::new(ErrorCode::Internal, e)))?;
+        if state.base == self.base {
+            self.services_from = "state";
+            return Ok(services);
+        }
+        self.set_aside(&services, &file)?;
+        Ok(file)
+    }
+
+    /// The operator edited the file's services: changes made by the API before are kept aside.
+    pub(super) fn set_aside(&mut self, services: &Services, file: &Services) -> Result<(), StateError> {
+        let lost = differences(services, file, 8);
+        let Some(state) = &self.state else { return Ok(()) };
+        let aside = state.supersede()?;
+        if self.timeouts.is_some() {
+            state.save(&State::new(self.base.clone(), file, self.timeouts))?;
+        }
+        if let Some(path) = aside.filter(|_| !lost.is_empty()) {
+            self.warn(format!(
+                "the services in the configuration file were edited: changes made by the API are set aside in {}: {}",
+                path.display(),
+                lost.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    /// Tells the log, and keeps it for the status.
+    pub(super) fn warn(&mut self, warning: String) {
+        tracing::warn!("{warning}");
+        if self.warnings.contains(&warning) {
+            return;
+        }
+        if self.warnings.len() >= WARNINGS {
+            self.warnings.remove(0);
+        }
+        self.warnings.push(warning);
+    }
+
+    pub(super) fn file_timeouts(&self) -> SetTimeouts {
+        let seconds = |s| self.config.settings.timeouts.get(s) / 1000;
+        SetTimeouts {
+            tcp_s: seconds(FlowState::Established),
+            tcp_fin_s: seconds(FlowState::FinWait),
+            udp_s: seconds(FlowState::Udp),
+        }
+    }
+
+    /// The configuration's settings with the time-outs that were set.
+    fn settings(&self) -> Settings {
+        let mut s = self.config.settings.clone();
+        if let Some(TimeoutChange { set, .. }) = self.timeouts {
+            s.timeouts.set(FlowState::Established, set.tcp_s.saturating_mul(1000));
+            s.timeouts.set(FlowState::FinWait, set.tcp_fin_s.saturating_mul(1000));
+            s.timeouts.set(FlowState::Udp, set.udp_s.saturating_mul(1000));
+        }
+        s
+    }
+
+    /// Makes `services` the running ones and tells the workers.
+    pub(super) fn go_over_to(&mut self, services: Services, now: u64) {
+        let changes = self.ids.update(&self.services, &services, self.generation + 1);
+        for key in &changes.new_services {
+            self.statistics.forget_service(key);
+            let slots: Vec<RealId> = self.ids.slots_of(*key).map(|(_, s)| s.id).collect();
+            slots.into_iter().for_each(|id| self.statistics.rebase(id, false));
+        }
+        for (_, id) in &changes.new_slots {
+            self.statistics.rebase(*id, true);
+        }
+        self.services = services;
+        self.rebuild(now);
+    }
+
+    /// Works out which neighbours and VIPs there are, and publishes.
+    pub(super) fn rebuild(&mut self, now: u64) {
+        let mut wanted: BTreeMap<(IfaceId, Ip), (Role, Option<Mac>)> = BTreeMap::new();
+        let mut add = |key: (IfaceId, Ip), role: Role, mac: Option<Mac>| {
+            let e = wanted.entry(key).or_insert((role, mac));
+            if role > e.0 {
+                *e = (role, mac);
+            }
+        };
+        let live = self.services.iter().flat_map(|s| s.servers.iter().map(|r| r.address.ip));
+        let removed = self.ids.slots().filter(|(.., slot)| slot.removed.is_some()).map(|(_, r, _)| r.ip);
+        for ip in live.chain(removed).map(Ip::from) {
+            if let Some(way) = self.topology.way(ip).filter(|_| !self.topology.owns(ip)) {
+                add((way.iface, way.next_hop), if way.gateway { Role::Gateway } else { Role::Server }, None);
+            }
+        }
+        for way in self.topology.routes.iter().filter_map(|r| self.topology.gateway(r)) {
+            add((way.iface, way.next_hop), Role::Gateway, None);
+        }
+        for n in &self.config.neighbours {
+            let on = |i: &crate::topology::Interface| (usize::from(i.spec.port.0), i.spec.vlan) == (n.port, n.vlan);
+            if let Some((id, _)) = self.topology.iter().find(|(_, i)| on(i)) {
+                add((id, Ip::from(n.address)), Role::Static, Some(n.mac));
+            }
+        }
+        self.neighbours.require(&wanted, now);
+        let vips = compile::vips(&self.config.vips, &self.services);
+        let hosts = vips.iter().filter(|(ip, len)| *len == if ip.is_v4() { 32 } else { 128 }).map(|(ip, _)| *ip);
+        let own = self.topology.interfaces.iter().flat_map(|i| i.spec.addresses.iter().map(|(a, _)| *a));
+        self.neighbours.announce(hosts.chain(own), now);
+        self.publish();
+    }
+
+    /// Compiles a snapshot and gives it to every worker.
+    fn publish(&mut self) {
+        self.dirty = false;
+        self.neighbours.take_changed();
+        self.generation += 1;
+        let spec = compile::compile(&Input {
+            generation: self.generation,
+            settings: &self.settings(),
+            topology: &self.topology,
+            vips: &self.config.vips,
+            services: &self.services,
+            ids: &self.ids,
+            next_hops: &self.neighbours.next_hops(),
+            path_mtus: &self.path_mtus,
+        });
+        let snapshot = Arc::new(Snapshot::compile(&spec));
+        for link in &self.links {
+            link.publish(snapshot.clone());
+        }
+    }
+
+    /// Writes the state as it would be with `services`, before they are used.
+    pub(super) fn persist(&self, services: &Services, timeouts: Option<TimeoutChange>) -> Result<(), Error> {
+        let Some(file) = &self.state else { return Ok(()) };
+        file.save(&State::new(self.base.clone(), services, timeouts)).map_err(|e| {
+            Error::new(ErrorCode::NotPersisted, format!("the change was not made: {e}"))
+                .remedy("see to the disk and the directory, then try again")
+        })
+    }
+
+    /// Whether flows may still refer to a real server.
+    fn in_use(links: &[Arc<WorkerLink>], id: RealId) -> bool {
+        let one = |l: &Arc<WorkerLink>| {
+            let c = &l.counts;
+            id.index() < c.capacity() && (c.active(id) > 0 || c.inactive(id) > 0 || c.persistent(id) > 0)
+        };
+        links.iter().any(one)
+    }
+
+    /// The oldest generation that a worker works with.
+    pub(super) fn adopted(&self) -> u64 {
+        self.links.iter().map(|l| l.adopted_generation()).min().unwrap_or(self.generation)
+    }
+
+    /// Takes a request. What takes time is answered by a later [`Engine::tick`].
+    pub fn start(&mut self, request: Request, now: u64) -> Progress {
+        match request {
+            Request::Change(change) => {
+                let wait = change.wait;
+                match self.change(&change, now) {
+                    Ok(accepted) if wait && self.adopted() < accepted.generation => self.wait_for(accepted, now),
+                    other => Progress::Done(other.map(Response::Accepted)),
+                }
+            }
+            Request::Flows(query) => {
+                let ticket = self.ticket();
+                match self.listings.start(&query, &self.services, &self.ids, ticket, now) {
+                    Ok(()) => Progress::Pending(ticket),
+                    Err(e) => Progress::Done(Err(e)),
+                }
+            }
+            Request::Reload => Progress::Done(self.reload(now).map(Response::Accepted)),
+            query => Progress::Done(self.query(&query, now)),
+        }
+    }
+
+    /// Takes a request that is answered at once. Listings of flows and changes that wait
+    /// are not: use [`Engine::start`].
+    pub fn handle(&mut self, request: Request, now: u64) -> Reply {
+        match self.start(request, now) {
+            Progress::Done(reply) => reply,
+            Progress::Pending(_) => Err(Error::new(ErrorCode::Busy, "the answer takes a while")),
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn wait_for(&mut self, accepted: Accepted, now: u64) -> Progress {
+        let ticket = self.ticket();
+        let Accepted { generation, notes, .. } = accepted;
+        self.waiting.push(Waiting { ticket, generation, deadline: now + ADOPT_MS, notes });
+        Progress::Pending(ticket)
+    }
+
+    pub(super) fn accepted(&self, notes: Vec<String>) -> Accepted {
+        let adopted = self.links.iter().map(|l| l.adopted_generation()).collect();
+        Accepted { generation: self.generation, adopted, notes }
+    }
+
+    /// Whether a shorter tick would bring an answer sooner.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty() || !self.listings.is_empty()
+    }
+
+    /// Every 10 ms: what the workers said, timers, at most one new snapshot. Returns the
+    /// answers that are ready.
+    pub fn tick(&mut self, now: u64) -> Vec<(Ticket, Reply)> {
+        self.listen(now);
+        self.neighbours.tick(&self.topology, now);
+        self.send_frames();
+        self.age_path_mtus(now);
+        self.statistics.tick(self.ids.reals_used(), now);
+        if now.saturating_sub(self.released_at) >= RELEASE_MS {
+            self.released_at = now;
+            self.release(now);
+        }
+        if self.neighbours.take_changed() || self.dirty {
+            self.publish();
+        }
+        self.links.iter().for_each(|l| l.reclaim());
+        let mut ready = self.listings.tick(&self.links, &self.services, &self.ids, now);
+        self.waited(now, &mut ready);
+        ready
+    }
+
+    fn waited(&mut self, now: u64, ready: &mut Vec<(Ticket, Reply)>) {
+        let adopted = self.adopted();
+        for w in std::mem::take(&mut self.waiting) {
+            if adopted >= w.generation {
+                let accepted = Accepted { generation: w.generation, ..self.accepted(w.notes) };
+                ready.push((w.ticket, Ok(Response::Accepted(accepted))));
+            } else if now >= w.deadline {
+                let m = format!(
+                    "the change was made and published as generation {}, but not every worker uses it after {ADOPT_MS} ms",
+                    w.generation
+                );
+                ready.push((
+                    w.ticket,
+                    Err(Error::new(ErrorCode::Timeout, m).remedy("see the workers' generations in the status")),
+                ));
+            } else {
+                self.waiting.push(w);
+            }
+        }
+    }
+
+    fn listen(&mut self, now: u64) {
+        let links = self.links.clone();
+        for (n, link) in links.iter().enumerate() {
+            // Bounded by what the queues hold, lest a busy worker keep us here.
+            for _ in 0..link.events.capacity() {
+                let Some(event) = link.events.pop() else { break };
+                if let Some(warning) = self.neighbours.event(&event, &self.topology, now) {
+                    self.warn(warning);
+                }
+                if let Event::PathMtu { ip, mtu } = event {
+                    self.path_mtu(ip, mtu, now);
+                }
+            }
+            for _ in 0..link.answers.capacity() {
+                let Some(answer) = link.answers.pop() else { break };
+                self.listings.answer(n, &answer, now);
+            }
+        }
+    }
+
+    /// A router told of a smaller MTU on the way to a tunnel's end.
+    fn path_mtu(&mut self, ip: Ip, mtu: u16, now: u64) {
+        let tunnelled = |r: &crate::model::RealServer| r.mode == ForwardingMode::Tunnel && Ip::from(r.address.ip) == ip;
+        if !self.services.iter().any(|s| s.servers.iter().any(tunnelled)) {
+            return;
+        }
+        // Nothing smaller is worth believing (RFC 1191 section 3; RFC 8200 section 5).
+        let mtu = mtu.max(if ip.is_v4() { 576 } else { 1280 });
+        self.path_mtu_until.insert(ip, now + PATH_MTU_MS);
+        self.dirty |= self.path_mtus.insert(ip, mtu) != Some(mtu);
+    }
+
+    fn age_path_mtus(&mut self, now: u64) {
+        if self.path_mtu_until.is_empty() {
+            return;
+        }
+        let over: Vec<Ip> = self.path_mtu_until.iter().filter(|(_, until)| **until <= now).map(|(ip, _)| *ip).collect();
+        for ip in over {
+            self.path_mtu_until.remove(&ip);
+            self.path_mtus.remove(&ip);
+            self.dirty = true;
+        }
+    }
+
+    /// Frames go by the first worker, which can send on every port.
+    fn send_frames(&mut self) {
+        let Some(link) = self.links.first() else { return };
+        for _ in 0..FRAMES {
+            let Some(frame) = self.neighbours.next_frame() else { return };
+            if let Err(frame) = link.inject.push(frame) {
+                return self.neighbours.put_back(frame);
+            }
+        }
+    }
+
+    fn release(&mut self, now: u64) {
+        let adopted = self.adopted();
+        let links = self.links.clone();
+        let freed = self.ids.release(&self.services, adopted, now, |id| Self::in_use(&links, id));
+        for (service, id) in &freed {
+            self.statistics.retire(*service, *id);
+            if !self.services.contains(service) {
+                self.statistics.forget_service(service);
+            }
+        }
+        if !freed.is_empty() {
+            self.rebuild(now);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The engine as a task: requests, a tick, signals.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use super::core::Engine;
+use super::handle::Envelope;
+use super::request::{Reply, Request};
+
+/// Between two ticks.
+const TICK: Duration = Duration::from_millis(10);
+/// Between two ticks while an answer is waited for.
+const SHORT_TICK: Duration = Duration::from_millis(1);
+
+/// Names an answer that comes later.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// How far a request has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// Answered.
+    Done(Reply),
+    /// A later tick has the answer.
+    Pending(Ticket),
+}
+
+/// Serves requests until `shutdown` is done or every handle is gone. `clock` gives the
+/// milliseconds since the daemon's epoch. SIGHUP reads the configuration file again.
+pub async fn run(
+    mut engine: Engine,
+    mut requests: mpsc::Receiver<Envelope>,
+    clock: impl Fn() -> u64,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<Engine> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pending: HashMap<Ticket, oneshot::Sender<Reply>> = HashMap::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(engine),
+            _ = hangup.recv() => match engine.handle(Request::Reload, clock()) {
+                Ok(answer) => tracing::info!("the configuration file was read again: {answer:?}"),
+                Err(e) => tracing::error!("the configuration file was read again and not used: {e}"),
+            },
+            envelope = requests.recv() => match envelope {
+                None => return Ok(engine),
+                Some(Envelope { request, reply }) => match engine.start(request, clock()) {
+                    // Whoever asked may have gone away: then nobody needs the answer.
+                    Progress::Done(answer) => drop(reply.send(answer)),
+                    Progress::Pending(ticket) => drop(pending.insert(ticket, reply)),
+                },
+            },
+            _ = ticks.tick() => answer(&mut engine, &mut pending, clock()),
+            () = tokio::time::sleep(SHORT_TICK), if engine.is_waiting() => answer(&mut engine, &mut pending, clock()),
+        }
+    }
+}
+
+/// One tick, and the answers that it brings.
+fn answer(engine: &mut Engine, pending: &mut HashMap<Ticket, oneshot::Sender<Reply>>, now: u64) {
+    for (ticket, answer) in engine.tick(now) {
+        if let Some(reply) = pending.remove(&ticket) {
+            let _ = reply.send(answer);
+        }
+    }
+}
