@@ -206,7 +206,7 @@ impl ServiceSched {
                     lower: r.lower,
                     addr: r.addr,
                     port: r.port,
-                    by_weight: Divisor::default(),
+                    by_weight: Divisor::ZERO,
                     tail_max: 0,
                     tail_divisor: 0,
                 }

@@ -7,10 +7,10 @@ use super::SchedKey;
 use super::config::{SchedulerKind, ServiceSched};
 use super::counts::{Connections, CoreCounts};
 use super::locality::Locality;
-use super::real::RealState;
+use super::real::{RealRest, RealState};
 use super::service::{Arena, ServiceState};
 use super::tables;
-use super::tree::{Node, Shape};
+use super::tree::{Group, Node, Shape};
 use super::twos::Random;
 use crate::link::WorkerLink;
 use crate::snapshot::Snapshot;
@@ -25,6 +25,7 @@ pub const REFRESH_BUDGET: usize = 8;
 pub struct SchedCore {
     pub(super) services: Box<[ServiceState]>,
     pub(super) reals: Box<[RealState]>,
+    pub(super) rest: Box<[RealRest]>,
     pub(super) arena: Arena,
     pub(super) locality: Locality,
     pub(super) random: Random,
@@ -47,6 +48,7 @@ impl SchedCore {
         Self {
             services: vec![ServiceState::UNUSED; max_services].into(),
             reals: vec![RealState::NONE; max_reals].into(),
+            rest: vec![RealRest::default(); max_reals].into(),
             arena: Arena::new(max_services, max_reals),
             locality: Locality::new(),
             random: Random::new(RandomState::new().hash_one(0)),
@@ -81,7 +83,7 @@ impl SchedCore {
         let state = &mut self.services[service.index()];
         match state.kind {
             K::Rr | K::Wrr => {
-                let (first, list) = (state.nodes as usize, state.list as usize);
+                let (first, list) = (state.groups as usize, state.list as usize);
                 let position = match state.wide {
                     false => rotate(state, &self.arena.narrow[first..], sched),
                     true => rotate(state, &self.arena.wide[first..], sched),
@@ -100,7 +102,7 @@ impl SchedCore {
     #[inline(always)]
     pub(super) fn least(&self, service: ServiceId) -> Option<RealId> {
         let state = self.services.get(service.index())?;
-        let first = state.nodes as usize;
+        let first = state.groups as usize;
         let position = match state.wide {
             false => smallest(&state.shape, &self.arena.narrow[first..]),
             true => smallest(&state.shape, &self.arena.wide[first..]),
@@ -140,7 +142,7 @@ impl SchedCore {
     pub fn closed(&mut self, counts: &CoreCounts, id: RealId, active: bool) {
         counts.close(id, active);
         if let Some(real) = self.reals.get_mut(id.index()) {
-            let flipped = real.closed(active);
+            let flipped = real.closed(active, &self.rest, id.index());
             self.update(id, flipped);
         }
     }
@@ -175,9 +177,9 @@ impl SchedCore {
             let id = RealId(self.cursor as u32);
             self.cursor += 1;
             let now = others.clone().fold(Connections::default(), |sum, o| sum.plus(o.connections(id)));
-            let real = &mut self.reals[id.index()];
-            if real.others != now {
-                let flipped = real.set_others(now);
+            let rest = &mut self.rest[id.index()];
+            if rest.others != now {
+                let flipped = self.reals[id.index()].set_others(rest, now);
                 self.update(id, flipped);
             }
         }
@@ -200,7 +202,7 @@ impl SchedCore {
 
     /// Whether a real server's upper threshold was reached, and its lower one not since.
     pub fn overloaded(&self, id: RealId) -> bool {
-        self.reals.get(id.index()).is_some_and(|r| r.overloaded)
+        self.reals.get(id.index()).is_some_and(RealState::overloaded)
     }
 
     /// Brings a real server's leaf up to date after its counts changed, or (`flipped`)
@@ -216,16 +218,15 @@ impl SchedCore {
             return;
         }
         let (key, position) = (real.key(state.kind), real.position as usize);
-        let first = state.nodes as usize;
+        let first = state.groups as usize;
         match state.wide {
             false => {
                 state.shape.set(&mut self.arena.narrow[first..], position, Node::leaf(key, position, &state.shape))
             }
             true => state.shape.set(&mut self.arena.wide[first..], position, Node::leaf(key, position, &state.shape)),
         }
-        if matches!(state.kind, SchedulerKind::Lblc | SchedulerKind::Lblcr) && real.spare != real.has_room() {
-            real.spare = !real.spare;
-            state.spare = if real.spare { state.spare + 1 } else { state.spare - 1 };
+        if matches!(state.kind, SchedulerKind::Lblc | SchedulerKind::Lblcr) {
+            state.spare = state.spare.wrapping_add_signed(real.mark_room());
         }
     }
 }
@@ -238,15 +239,15 @@ fn counts_matter(kind: SchedulerKind) -> bool {
 }
 
 #[inline(always)]
-fn smallest<N: Node>(shape: &Shape, nodes: &[N]) -> Option<usize> {
-    let least = shape.min(nodes);
+fn smallest<N: Node>(shape: &Shape, groups: &[Group<N>]) -> Option<usize> {
+    let least = shape.min(groups);
     (least != N::NONE).then(|| least.position(shape.bits))
 }
 
 #[inline(always)]
-fn rotate<N: Node>(state: &mut ServiceState, nodes: &[N], sched: &ServiceSched) -> Option<usize> {
+fn rotate<N: Node>(state: &mut ServiceState, groups: &[Group<N>], sched: &ServiceSched) -> Option<usize> {
     match state.kind {
-        SchedulerKind::Rr => state.rotation.next_rr(nodes, &state.shape),
-        _ => state.rotation.next_wrr(nodes, &state.shape, sched),
+        SchedulerKind::Rr => state.rotation.next_rr(groups, &state.shape),
+        _ => state.rotation.next_wrr(groups, &state.shape, sched),
     }
 }

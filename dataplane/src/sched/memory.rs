@@ -25,7 +25,7 @@ impl SchedCore {
     /// Whether a destination should leave this server: it has more active connections than
     /// its weight, while some other has fewer than half.
     fn is_crowded(&self, service: ServiceId, real: &RealState) -> bool {
-        real.all.active > real.weight && self.services[service.index()].spare > 0
+        real.all.active > real.weight() && self.services[service.index()].spare > 0
     }
 
     /// lblc: the destination's server, else the one that wlc would choose, remembered.
@@ -34,7 +34,7 @@ impl SchedCore {
         if let Some(entry) = self.locality.get(&place, now) {
             let known = self.locality.members(entry).next();
             // As the kernel, overload by the threshold does not part them.
-            let fits = |r: &RealState| r.weight > 0 && !self.is_crowded(service, r);
+            let fits = |r: &RealState| r.weight() > 0 && !self.is_crowded(service, r);
             if let Some(id) = known.filter(|id| self.listed(service, *id).is_some_and(fits)) {
                 return Some(id);
             }
@@ -55,7 +55,7 @@ impl SchedCore {
             let known = known.filter(|(_, r)| !self.is_crowded(service, r)).map(|(id, _)| id);
             if self.locality.size(entry) > 1 && self.locality.is_settled(entry, now) {
                 let loaded = members.filter_map(|id| Some((id, self.reals.get(id.index())?)));
-                let most = loaded.filter(|(_, r)| r.weight > 0).reduce(|a, b| if lighter(a.1, b.1) { b } else { a });
+                let most = loaded.filter(|(_, r)| r.weight() > 0).reduce(|a, b| if lighter(a.1, b.1) { b } else { a });
                 if let Some(id) = most.map(|(id, _)| id) {
                     self.locality.remove(entry, id, now);
                 }
@@ -94,5 +94,5 @@ impl SchedCore {
 /// Whether `a` has a smaller cost for its weight than `b`.
 fn lighter(a: &RealState, b: &RealState) -> bool {
     let cost = |r: &RealState| u64::from(overhead(r.all));
-    cost(a) * u64::from(b.weight) < cost(b) * u64::from(a.weight)
+    cost(a) * u64::from(b.weight()) < cost(b) * u64::from(a.weight())
 }

@@ -4,7 +4,7 @@ use super::config::{SchedulerKind, ServiceSched};
 use super::core::SchedCore;
 use super::cost::is_narrow;
 use super::counts::CoreCounts;
-use super::real::{NOWHERE, RealState};
+use super::real::RealState;
 use super::rotation::{HEAD, Rotation};
 use super::service::ServiceState;
 use super::tree::{Node, Shape};
@@ -70,7 +70,8 @@ impl SchedCore {
             }
             change.added -= 1;
             let (new, known) = (&sched.reals[change.added], &self.reals[id.index()]);
-            change.edited |= (new.weight, new.upper, new.lower) != (known.weight, known.upper, known.lower);
+            change.edited |=
+                (new.weight, new.upper, new.lower) != (known.weight(), known.upper, self.rest[id.index()].lower);
             // Positions run down: the first one kept at or before the old pointer is it.
             let pointer = state.rotation.at;
             if change.at == HEAD && pointer != HEAD && position <= pointer as usize {
@@ -85,7 +86,7 @@ impl SchedCore {
     fn unlist(&mut self, id: ServiceId, state: &ServiceState) {
         let leave = |r: &mut RealState| {
             if r.service == id {
-                (r.position, r.spare) = (NOWHERE, false);
+                r.leave();
             }
         };
         if state.len == 0 {
@@ -103,9 +104,8 @@ impl SchedCore {
     fn place(&mut self, state: &mut ServiceState, sched: &ServiceSched) -> Option<()> {
         let len = sched.reals.len();
         if state.epoch != self.arena.epoch || state.shape.leaves() < len {
-            // Some room to grow, so that adding servers one by one moves the list seldom.
-            state.shape = Shape::new(len + len / 4);
-            (state.nodes, state.list) = self.arena.take(&state.shape)?;
+            state.shape = Shape::new(len);
+            (state.groups, state.list) = self.arena.take(&state.shape)?;
             state.epoch = self.arena.epoch;
         }
         state.wide = !is_narrow(sched.fraction, state.shape.bits);
@@ -122,34 +122,26 @@ impl SchedCore {
             self.used_reals = self.used_reals.max(new.id.index() + 1);
             let real = &mut self.reals[new.id.index()];
             if real.service != id {
-                real.overloaded = false;
-                real.service = id;
                 // The others' connections of it may not have been looked at: begin a new round.
                 self.seen = self.seen.wrapping_sub(1);
             }
-            // As the kernel: a threshold taken away or raised ends an overload; one set
-            // below what is there does not begin one before the next connection.
-            if new.upper == 0 || new.upper > real.upper {
-                real.overloaded = false;
-            }
-            real.all = counts.connections(new.id).plus(real.others);
-            real.by_weight = new.by_weight;
-            (real.weight, real.upper, real.lower) = (new.weight, new.upper, new.lower);
-            real.position = position as u32;
-            real.spare = real.has_room();
-            state.spare += u32::from(real.spare);
+            let rest = &mut self.rest[new.id.index()];
+            rest.lower = new.lower;
+            real.enlist(id, position as u32, new);
+            real.all = counts.connections(new.id).plus(rest.others);
+            state.spare = state.spare.wrapping_add_signed(real.mark_room());
         }
     }
 
     /// Grows the service's tree from the servers' state.
     fn plant(&mut self, state: &ServiceState) {
         let Self { arena, reals, .. } = self;
-        let (list, nodes) = (&arena.list[state.list as usize..][..state.len as usize], state.nodes as usize);
+        let (list, groups) = (&arena.list[state.list as usize..][..state.len as usize], state.groups as usize);
         let keys = list.iter().map(|id| reals[id.index()].key(state.kind)).enumerate();
         let shape = &state.shape;
         match state.wide {
-            false => shape.build(&mut arena.narrow[nodes..], keys.map(|(p, key)| Node::leaf(key, p, shape))),
-            true => shape.build(&mut arena.wide[nodes..], keys.map(|(p, key)| Node::leaf(key, p, shape))),
+            false => shape.build(&mut arena.narrow[groups..], keys.map(|(p, key)| Node::leaf(key, p, shape))),
+            true => shape.build(&mut arena.wide[groups..], keys.map(|(p, key)| Node::leaf(key, p, shape))),
         }
     }
 }

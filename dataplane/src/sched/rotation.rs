@@ -3,7 +3,7 @@
 
 use super::config::ServiceSched;
 use super::cost::MAX_WEIGHT;
-use super::tree::{Node, Shape};
+use super::tree::{Group, Node, Shape};
 
 /// Position of «before the first»: the kernel's list head.
 pub(super) const HEAD: u32 = u32::MAX;
@@ -41,10 +41,10 @@ impl Rotation {
 
     /// The next eligible server, the one chosen last coming last.
     #[inline]
-    pub fn next_rr<N: Node>(&mut self, nodes: &[N], shape: &Shape) -> Option<usize> {
+    pub fn next_rr<N: Node>(&mut self, groups: &[Group<N>], shape: &Shape) -> Option<usize> {
         let any = N::limit(0, shape.bits);
-        let after = shape.next(nodes, self.at.wrapping_add(1) as usize, any);
-        let found = after.or_else(|| if self.at == HEAD { None } else { shape.next(nodes, 0, any) })?;
+        let after = shape.next(groups, self.at.wrapping_add(1) as usize, any);
+        let found = after.or_else(|| if self.at == HEAD { None } else { shape.next(groups, 0, any) })?;
         self.at = found as u32;
         Some(found)
     }
@@ -52,9 +52,9 @@ impl Rotation {
     /// The next eligible server of sufficient weight; passes go from the largest weight
     /// down to 1 by the common divisor.
     #[inline]
-    pub fn next_wrr<N: Node>(&mut self, nodes: &[N], shape: &Shape, sched: &ServiceSched) -> Option<usize> {
+    pub fn next_wrr<N: Node>(&mut self, groups: &[Group<N>], shape: &Shape, sched: &ServiceSched) -> Option<usize> {
         let limit = |weight: u32| N::limit(u64::from(MAX_WEIGHT - weight.min(MAX_WEIGHT)), shape.bits);
-        if let Some(found) = shape.next(nodes, self.at.wrapping_add(1) as usize, limit(self.pass)) {
+        if let Some(found) = shape.next(groups, self.at.wrapping_add(1) as usize, limit(self.pass)) {
             self.at = found as u32;
             return Some(found);
         }
@@ -62,7 +62,7 @@ impl Rotation {
         if max == 0 {
             return None;
         }
-        let best = shape.min(nodes);
+        let best = shape.min(groups);
         if best == N::NONE {
             // Where the kernel's search ends that meets overloaded servers only.
             if self.at == HEAD || self.pass > step {
@@ -78,7 +78,7 @@ impl Rotation {
         if self.pass > heaviest {
             self.pass -= (self.pass - heaviest).div_ceil(step) * step;
         }
-        let found = shape.next(nodes, 0, limit(self.pass))?;
+        let found = shape.next(groups, 0, limit(self.pass))?;
         self.at = found as u32;
         Some(found)
     }

@@ -2,7 +2,7 @@
 
 use super::config::SchedulerKind;
 use super::rotation::Rotation;
-use super::tree::Shape;
+use super::tree::{Group, Shape};
 use crate::units::RealId;
 
 /// What a worker knows of a service. The worker writes and reads.
@@ -16,8 +16,8 @@ pub(super) struct ServiceState {
     pub wide: bool,
     /// The arena's epoch that the region below was taken in.
     pub epoch: u32,
-    /// Start of its nodes in the arena.
-    pub nodes: u32,
+    /// Its tree's first group in the arena.
+    pub groups: u32,
     /// Start of its list in the arena.
     pub list: u32,
     /// How many real servers.
@@ -39,7 +39,7 @@ impl ServiceState {
         kind: SchedulerKind::Wlc,
         wide: false,
         epoch: 0,
-        nodes: 0,
+        groups: 0,
         list: 0,
         len: 0,
         instance: 0,
@@ -56,43 +56,43 @@ impl ServiceState {
 pub(super) struct Arena {
     /// Grows whenever everything was taken back.
     pub epoch: u32,
-    used_nodes: usize,
+    used_groups: usize,
     used_list: usize,
     /// Real servers by service and position.
     pub list: Box<[RealId]>,
-    /// Nodes of 64 bits.
-    pub narrow: Box<[u64]>,
+    /// Trees' nodes of 64 bits.
+    pub narrow: Box<[Group<u64>]>,
     /// Nodes of 128 bits, at the same places.
-    pub wide: Box<[u128]>,
+    pub wide: Box<[Group<u128>]>,
 }
 
 impl Arena {
     /// Room for so many services and real servers.
     pub fn new(services: usize, reals: usize) -> Self {
         let leaves = 3 * reals + 16 * services + 64;
-        let nodes = 2 * leaves;
+        let groups = leaves;
         Self {
             epoch: 1,
-            used_nodes: 0,
+            used_groups: 0,
             used_list: 0,
             list: vec![RealId::NONE; leaves].into(),
-            narrow: vec![0; nodes].into(),
-            wide: vec![0; nodes].into(),
+            narrow: vec![Group::NONE; groups].into(),
+            wide: vec![Group::NONE; groups].into(),
         }
     }
     /// Room for a tree of this shape and its list (their starts); `None` if there is not
     /// even room for it alone.
     pub fn take(&mut self, shape: &Shape) -> Option<(u32, u32)> {
-        let (nodes, leaves) = (shape.nodes(), shape.leaves());
-        if self.used_nodes + nodes > self.narrow.len() || self.used_list + leaves > self.list.len() {
-            if nodes > self.narrow.len() || leaves > self.list.len() {
+        let (groups, leaves) = (shape.groups(), shape.leaves());
+        if self.used_groups + groups > self.narrow.len() || self.used_list + leaves > self.list.len() {
+            if groups > self.narrow.len() || leaves > self.list.len() {
                 return None;
             }
-            (self.used_nodes, self.used_list) = (0, 0);
+            (self.used_groups, self.used_list) = (0, 0);
             self.epoch = self.epoch.wrapping_add(1);
         }
-        let at = (self.used_nodes as u32, self.used_list as u32);
-        self.used_nodes += nodes;
+        let at = (self.used_groups as u32, self.used_list as u32);
+        self.used_groups += groups;
         self.used_list += leaves;
         Some(at)
     }

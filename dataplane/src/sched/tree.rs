@@ -13,6 +13,8 @@ use super::cost::INELIGIBLE;
 
 /// What a node holds.
 pub(super) trait Node: Copy + Ord {
+    /// Alignment of four of them.
+    type Align: Copy + std::fmt::Debug;
     /// Nothing eligible.
     const NONE: Self;
     /// From a key and a position of at most `bits` bits.
@@ -31,6 +33,7 @@ pub(super) trait Node: Copy + Ord {
 }
 
 impl Node for u64 {
+    type Align = Align32;
     const NONE: Self = u64::MAX;
     #[inline(always)]
     fn new(key: u64, position: usize, bits: u32) -> Self {
@@ -51,6 +54,7 @@ impl Node for u64 {
 }
 
 impl Node for u128 {
+    type Align = Align64;
     const NONE: Self = u128::MAX;
     #[inline(always)]
     fn new(key: u64, position: usize, _bits: u32) -> Self {
@@ -70,13 +74,42 @@ impl Node for u128 {
     }
 }
 
+/// Four siblings: half a cache line, or a whole one where nodes are wide.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Group<N: Node>([N; 4], [N::Align; 0]);
+
+/// Nothing, aligned so that a group of narrow nodes stays in one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+pub(super) struct Align32;
+
+/// The same for wide nodes.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(super) struct Align64;
+
+const _: () = assert!(align_of::<Group<u64>>() == 32 && size_of::<Group<u64>>() == 32);
+const _: () = assert!(align_of::<Group<u128>>() == 64 && size_of::<Group<u128>>() == 64);
+
+impl<N: Node> Group<N> {
+    /// Nothing eligible.
+    pub const NONE: Self = Self([N::NONE; 4], []);
+
+    #[inline(always)]
+    fn min(&self) -> N {
+        let [a, b, c, d] = self.0;
+        a.min(b).min(c.min(d))
+    }
+}
+
 /// Enough levels for four to the tenth, a million leaves.
 const LEVELS: usize = 11;
 
-/// Where the levels of a tree are in its slice of nodes.
+/// Where the levels of a tree are in its groups.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// Start of each level, leaves first; the root is alone on level `top`.
+    /// The first group of each level, leaves first; the root is the first node of level `top`.
     start: [u32; LEVELS],
     top: u32,
     /// How many leaves there is room for, a multiple of four.
@@ -89,23 +122,26 @@ impl Shape {
     /// No tree.
     pub const EMPTY: Self = Self { start: [0; LEVELS], top: 0, leaves: 0, bits: 0 };
 
-    /// The shape of a tree for at least `leaves` leaves.
+    /// The shape of a tree for at least `leaves` leaves, with some room to grow where that
+    /// takes no further level.
     pub fn new(leaves: usize) -> Self {
         let leaves = leaves.clamp(1, 1 << 20).next_multiple_of(4);
+        let level_full = 1usize << leaves.next_power_of_two().trailing_zeros().next_multiple_of(2);
+        let leaves = (leaves + leaves / 4).next_multiple_of(4).min(level_full.max(4));
         let mut shape = Self { leaves: leaves as u32, bits: (leaves - 1).ilog2() + 1, ..Self::EMPTY };
         let (mut at, mut width, mut level) = (0, leaves, 0);
         while width > 1 {
             shape.start[level] = at as u32;
-            at += width.next_multiple_of(4);
             width = width.div_ceil(4);
+            at += width;
             level += 1;
         }
         shape.start[level] = at as u32;
         shape.top = level as u32;
         shape
     }
-    /// How many nodes the tree takes.
-    pub fn nodes(&self) -> usize {
+    /// How many groups the tree takes.
+    pub fn groups(&self) -> usize {
         self.start[self.top as usize] as usize + 1
     }
     /// How many leaves there is room for.
@@ -114,69 +150,67 @@ impl Shape {
     }
     /// The smallest number of all.
     #[inline(always)]
-    pub fn min<N: Node>(&self, nodes: &[N]) -> N {
-        nodes[self.start[self.top as usize & 15] as usize]
+    pub fn min<N: Node>(&self, groups: &[Group<N>]) -> N {
+        groups[self.root()].0[0]
+    }
+    #[inline(always)]
+    fn root(&self) -> usize {
+        self.start.get(self.top as usize).map_or(0, |s| *s as usize)
     }
     /// Sets a leaf and everything above it.
     #[inline(always)]
-    pub fn set<N: Node>(&self, nodes: &mut [N], position: usize, value: N) {
+    pub fn set<N: Node>(&self, groups: &mut [Group<N>], position: usize, value: N) {
         let (mut p, mut value) = (position, value);
-        let mut start = 0;
-        for level in 1..=self.top as usize {
-            let group = &mut nodes[start + (p & !3)..][..4];
-            group[p & 3] = value;
+        for start in self.start.iter().take(self.top as usize) {
+            let Group(g, _) = &mut groups[*start as usize + (p >> 2)];
+            let i = p & 3;
             // The three siblings are loaded without waiting for `value`.
-            let others = group[(p + 1) & 3].min(group[(p + 2) & 3]).min(group[(p + 3) & 3]);
+            let others = g[i ^ 1].min(g[i ^ 2]).min(g[i ^ 3]);
+            g[i] = value;
             value = value.min(others);
             p >>= 2;
-            start = self.start[level] as usize;
         }
-        nodes[start] = value;
+        groups[self.root()].0[0] = value;
     }
     /// Fills the tree from the leaves' values; missing ones are [`Node::NONE`].
-    pub fn build<N: Node>(&self, nodes: &mut [N], leaves: impl Iterator<Item = N>) {
-        let mut n = 0;
-        for (slot, leaf) in nodes[..self.leaves()].iter_mut().zip(leaves) {
-            *slot = leaf;
-            n += 1;
+    pub fn build<N: Node>(&self, groups: &mut [Group<N>], leaves: impl Iterator<Item = N>) {
+        let mut leaves = leaves;
+        for Group(g, _) in &mut groups[..self.leaves() / 4] {
+            g.fill_with(|| leaves.next().unwrap_or(N::NONE));
         }
-        nodes[n..self.start[1] as usize].fill(N::NONE);
         for level in 1..=self.top as usize {
-            let (below, here) = nodes.split_at_mut(self.start[level] as usize);
-            let below = &below[self.start[level - 1] as usize..];
-            let mut groups = below.chunks_exact(4).map(|g| g[0].min(g[1]).min(g[2]).min(g[3]));
-            let width =
-                if level == self.top as usize { 1 } else { (self.start[level + 1] - self.start[level]) as usize };
-            here[..width].fill_with(|| groups.next().unwrap_or(N::NONE));
+            let (below, here) = groups.split_at_mut(self.start[level] as usize);
+            let mut mins = below[self.start[level - 1] as usize..].iter().map(Group::min);
+            let width = (self.start[level] - self.start[level - 1]).div_ceil(4);
+            for Group(g, _) in &mut here[..width as usize] {
+                g.fill_with(|| mins.next().unwrap_or(N::NONE));
+            }
         }
     }
     /// The first position from `from` on whose number is at most `limit`.
     #[inline]
-    pub fn next<N: Node>(&self, nodes: &[N], from: usize, limit: N) -> Option<usize> {
+    pub fn next<N: Node>(&self, groups: &[Group<N>], from: usize, limit: N) -> Option<usize> {
         let mut p = from;
         for level in 0..self.top as usize {
-            let (start, end) = (self.start[level] as usize, self.start[level + 1] as usize);
-            if start + p >= end {
+            let group = self.start[level] as usize + (p >> 2);
+            if group >= self.start[level + 1] as usize {
                 return None;
             }
-            let last = p | 3;
-            while p <= last {
-                if nodes[start + p] <= limit {
-                    return Some(self.descend(nodes, level, p, limit));
-                }
-                p += 1;
+            let siblings = &groups[group].0;
+            if let Some(i) = (p & 3..4).find(|i| siblings[*i] <= limit) {
+                return Some(self.descend(groups, level, (p & !3) + i, limit));
             }
-            p >>= 2;
+            p = (p >> 2) + 1;
         }
-        (p == 0 && self.min(nodes) <= limit).then(|| self.descend(nodes, self.top as usize, 0, limit))
+        None
     }
     #[inline]
-    fn descend<N: Node>(&self, nodes: &[N], level: usize, position: usize, limit: N) -> usize {
+    fn descend<N: Node>(&self, groups: &[Group<N>], level: usize, position: usize, limit: N) -> usize {
         let mut p = position;
         for level in (0..level).rev() {
-            let group = &nodes[self.start[level] as usize + 4 * p..][..4];
+            let Group(g, _) = &groups[self.start[level] as usize + p];
             // One of the four fits, or the node above would not have.
-            p = 4 * p + group.iter().position(|n| *n <= limit).unwrap_or(0);
+            p = 4 * p + g.iter().position(|n| *n <= limit).unwrap_or(0);
         }
         p
     }
@@ -190,7 +224,7 @@ mod tests {
     fn check<N: Node + std::fmt::Debug>(n: usize, changes: &[(usize, u64, u64)]) {
         let shape = Shape::new(n);
         let mut keys = vec![u64::MAX; n];
-        let mut nodes = vec![N::NONE; shape.nodes()];
+        let mut nodes = vec![Group::<N>::NONE; shape.groups()];
         let leaf = |k: u64, p| if k == u64::MAX { N::NONE } else { N::new(k, p, shape.bits) };
         shape.build(&mut nodes, (0..n).map(|_| N::NONE));
         for (i, (p, key, limit)) in changes.iter().enumerate() {
@@ -200,7 +234,7 @@ mod tests {
             if i % 8 == 7 {
                 let before = nodes.clone();
                 shape.build(&mut nodes, keys.iter().enumerate().map(|(p, k)| leaf(*k, p)));
-                assert_eq!(before, nodes);
+                assert!(before.iter().zip(&nodes).all(|(a, b)| a.0 == b.0));
             }
             let min = shape.min(&nodes);
             let want = (0..n).filter(|p| keys[*p] != u64::MAX).min_by_key(|p| (keys[*p], *p));
