@@ -21,6 +21,10 @@
 E2E_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=../lib/common.sh
 . "$E2E_DIR/../lib/common.sh"
+# shellcheck source=daemon.sh
+. "$E2E_DIR/daemon.sh"
+# shellcheck source=check.sh
+. "$E2E_DIR/check.sh"
 
 VIP_NAT=198.51.100.10
 VIP_DR=198.51.100.20
@@ -75,7 +79,8 @@ install_packages() {
 need_tap() {
     need_root "it makes network namespaces and TAP devices"
     if [ ! -c /dev/net/tun ]; then
-        mkdir -p /dev/net && mknod /dev/net/tun c 10 200 2>/dev/null || true
+        mkdir -p /dev/net
+        mknod /dev/net/tun c 10 200 2>/dev/null || true
     fi
     (: <>/dev/net/tun) 2>/dev/null || die "/dev/net/tun cannot be opened: load the module (modprobe tun), or give the container that device"
 }
@@ -185,11 +190,10 @@ http {
 CONFIG
 }
 
-# world_down: ends what was started here and removes the namespaces.
-world_down() {
-    local status=$? pid name
-    trap - EXIT
-    [ -n "${WORLD:-}" ] || exit "$status"
+# world_remove: ends what was started here and removes the namespaces.
+world_remove() {
+    local pid name
+    [ -n "${WORLD:-}" ] || return 0
     daemon_stop
     for pid in "${WORLD_PIDS[@]}"; do
         stop_pid "$pid" 2
@@ -197,12 +201,19 @@ world_down() {
     for name in cl dir rt "${REALS[@]/#/r}"; do
         ip netns del "$WORLD-$name" 2>/dev/null || true
     done
-    if [ "$status" -ne 0 ] && [ -n "${E2E_KEEP_LOGS:-}" ]; then
-        log "what was logged is in $WORLD_DIR"
-    else
-        rm -rf "$WORLD_DIR"
-    fi
+    rm -rf "$WORLD_DIR"
     WORLD=
+}
+
+# world_down: the same at the end of a script, whatever the reason.
+world_down() {
+    local status=$?
+    trap - EXIT
+    if [ "$status" -ne 0 ] && [ -n "${E2E_KEEP_LOGS:-}" ] && [ -n "${WORLD:-}" ]; then
+        cp -r "$WORLD_DIR" "$WORLD_DIR.kept"
+        log "what was logged is in $WORLD_DIR.kept"
+    fi
+    world_remove
     exit "$status"
 }
 

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# UDP request and reply in each forwarding mode, with and without a checksum.
+E2E_CONFIG=udp_config
+udp_config() {
+    daemon_config 2
+    service "udp:$VIP_NAT:7000" nat 7001
+    service "udp:$VIP_DR:7000" dr 7000
+    service "udp:$VIP_IPIP:7000" ipip 7000
+}
+. "$(dirname "$0")/start.sh" python3
+
+for n in "${REALS[@]}"; do
+    for port in 7000 7001; do
+        start_in "r$n" "$WORLD_DIR/udp$n.$port" /usr/bin/python3 "$E2E_DIR/udp-echo.py" serve "real$n" "$port"
+        wait_until 5 grep -q ready "$WORLD_DIR/udp$n.$port"
+    done
+done
+
+for mode in nat dr ipip; do
+    vip=VIP_${mode^^}
+    vip=${!vip}
+    answers=$(in_ns cl /usr/bin/python3 "$E2E_DIR/udp-echo.py" ask "$vip" 7000 60)
+    check_equal "$mode: 60 datagrams, 60 answers from the VIP" 60 "$(grep -c '^real[123]$' <<<"$answers")"
+    check_equal "$mode: from all three servers" 3 "$(grep '^real' <<<"$answers" | sort -u | wc -l)"
+    answers=$(in_ns cl /usr/bin/python3 "$E2E_DIR/udp-echo.py" ask "$vip" 7000 20 nosum)
+    check_equal "$mode: 20 datagrams without a checksum, 20 answers" 20 "$(grep -c '^real[123]$' <<<"$answers")"
+done
+answers=$(in_ns cl /usr/bin/python3 "$E2E_DIR/udp-echo.py" ask "$VIP_NAT" 7999 1)
+check_match "a port without a service is refused (ICMP port unreachable)" 'refused' "$answers"
+test_done
