@@ -151,7 +151,10 @@ impl Ip {
     /// From the four bytes of an IPv4 header's address field.
     #[inline(always)]
     pub const fn from_v4(b: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
+        // Made of machine words, which compiles to two stores.
+        const PREFIX: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+        let (a, p) = (u32::from_ne_bytes(b) as u128, PREFIX as u128);
+        Self(if cfg!(target_endian = "little") { a << 96 | p << 64 } else { p << 32 | a }.to_ne_bytes())
     }
     /// From the sixteen bytes of an IPv6 header's address field.
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{Hop, Refusal, Snapshot};
 use crate::stage::parse::ETH;
 use crate::stage::rewrite::{self, Outcome};
-use crate::stage::schedule::Refused;
+use crate::stage::schedule::{self, Refused};
 use crate::stage::{fragment_out, local, resolve};
 use crate::units::{Ip, Tick};
 use crate::wire::reply;
@@ -124,6 +124,7 @@ pub fn outcome<I: PacketIo>(
         Outcome::Send => return burst.ready.insert(i),
         Outcome::Fragment(mtu) => return fragment_out::send(s, core, io, burst, i, mtu),
         Outcome::NotOurs => return burst.slow.insert(i),
+        Outcome::Gone => return schedule::gone(s, core, io, burst, i),
         Outcome::Local => return refuse(s, core, io, burst, i, Refused::NoService),
         Outcome::TtlExceeded => (Some(Error::TimeExceeded), DropReason::TtlExceeded),
         Outcome::TooBig(mtu) => (Some(Error::TooBig(mtu)), DropReason::TooBig),

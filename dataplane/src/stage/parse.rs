@@ -7,7 +7,7 @@
 
 use crate::burst::{Burst, Lane, Lanes};
 use crate::flow::record::FlowKey;
-use crate::io::{Csum, PacketBuf};
+use crate::io::PacketBuf;
 use crate::units::{Be16, Ip};
 
 /// Ethernet header without tags, bytes.
@@ -25,18 +25,13 @@ const SCTP: u8 = 132;
 /// little-endian word; frames for other stations become slow.
 #[inline]
 pub fn parse<B: PacketBuf>(burst: &mut Burst<B>, mac: u64) {
-    let mut ready = Lanes(0);
-    let mut slow = Lanes(0);
-    for i in Lanes::first(burst.n) {
-        let Some(buf) = &burst.bufs[i] else { continue };
-        if parse_lane(buf, &mut burst.lanes[i], mac) {
-            ready.insert(i);
-        } else {
-            slow.insert(i);
-        }
+    let mut ready = 0;
+    for (i, (buf, lane)) in burst.bufs.iter().zip(&mut burst.lanes).enumerate().take(burst.n) {
+        let Some(buf) = buf else { continue };
+        ready |= u64::from(parse_lane(buf, lane, mac)) << i;
     }
-    burst.ready = ready;
-    burst.slow = slow;
+    burst.ready = Lanes(ready);
+    burst.slow = Lanes(Lanes::first(burst.n).0 & !ready);
     burst.missed = Lanes(0);
     burst.finished = Lanes(0);
 }
@@ -50,9 +45,9 @@ fn parse_lane<B: PacketBuf>(buf: &B, lane: &mut Lane, mac: u64) -> bool {
     if dst_mac(h) != mac {
         return false;
     }
-    match (h[12], h[13]) {
-        (0x08, 0x00) => parse_v4(h, buf.total_len(), buf.rx_info().l3, lane),
-        (0x86, 0xdd) => match data.first_chunk::<V6_HEAD>() {
+    match u16::from_be_bytes(at::<12, 2, _>(h)) {
+        0x0800 => parse_v4(h, buf.total_len(), lane),
+        0x86dd => match data.first_chunk::<V6_HEAD>() {
             Some(h) => parse_v6(h, buf.total_len(), lane),
             None => parse_short(buf, lane, mac),
         },
@@ -73,7 +68,7 @@ fn parse_short<B: PacketBuf>(buf: &B, lane: &mut Lane, mac: u64) -> bool {
         return false;
     }
     match (h[12], h[13], h.first_chunk::<V4_HEAD>()) {
-        (0x08, 0x00, Some(h)) => parse_v4(h, data.len(), Csum::Unknown, lane),
+        (0x08, 0x00, Some(h)) => parse_v4(h, data.len(), lane),
         (0x86, 0xdd, _) => parse_v6(&h, data.len(), lane),
         _ => false,
     }
@@ -98,22 +93,22 @@ fn at<const O: usize, const N: usize, const L: usize>(h: &[u8; L]) -> [u8; N] {
 }
 
 #[inline(always)]
-fn parse_v4(h: &[u8; V4_HEAD], frame_len: usize, csum: Csum, lane: &mut Lane) -> bool {
+fn parse_v4(h: &[u8; V4_HEAD], frame_len: usize, lane: &mut Lane) -> bool {
     let ip_len = u16::from_be_bytes(at::<16, 2, _>(h));
-    let fragment = u16::from_be_bytes(at::<20, 2, _>(h)) & 0x3fff;
+    let fragment = u16::from_ne_bytes(at::<20, 2, _>(h)) & u16::from_ne_bytes([0x3f, 0xff]);
     let proto = h[23];
     let src0 = h[26];
-    let least = if proto == TCP { 40 } else { 28 };
-    let plain = h[14] == 0x45
-        && fragment == 0
-        && usize::from(ip_len) + ETH <= frame_len
-        && ip_len >= least
-        && (proto == TCP || proto == UDP || proto == SCTP)
-        && src0.wrapping_sub(1) < 223
-        && src0 != 127;
-    if !plain || !v4_checksum_ok(h, csum) {
-        return false;
-    }
+    let tcp = proto == TCP;
+    // No short circuits: every test is cheaper than a branch that is hard to foresee.
+    let plain = (h[14] == 0x45)
+        & (fragment == 0)
+        & (usize::from(ip_len) + ETH <= frame_len)
+        & (ip_len >= if tcp { 40 } else { 28 })
+        & (tcp | (proto == UDP))
+        & (src0.wrapping_sub(1) < 223)
+        & (src0 != 127)
+        & (!tcp | (h[46] >= 0x50))
+        & v4_checksum_ok(h);
     lane.key = FlowKey {
         client: Ip::from_v4(at::<26, 4, _>(h)),
         vip: Ip::from_v4(at::<30, 4, _>(h)),
@@ -121,34 +116,24 @@ fn parse_v4(h: &[u8; V4_HEAD], frame_len: usize, csum: Csum, lane: &mut Lane) ->
         vport: Be16(at::<36, 2, _>(h)),
         proto,
     };
-    lane.tcp_flags = match proto {
-        TCP => h[47],
-        // The type of an SCTP packet's first chunk.
-        SCTP => h[46],
-        _ => 0,
-    };
+    lane.tcp_flags = if tcp { h[47] } else { 0 };
     lane.ip_len = ip_len;
     lane.l2 = ETH as u8;
     lane.l4 = (ETH + 20) as u16;
     lane.v4 = true;
     lane.later_fragment = false;
-    proto != TCP || h[46] >= 0x50
+    plain
 }
 
-/// RFC 1071 over the twenty bytes, in any byte order.
+/// RFC 1071 over the twenty bytes, in any byte order. As fast as asking the device.
 #[inline(always)]
-fn v4_checksum_ok(h: &[u8; V4_HEAD], csum: Csum) -> bool {
-    if csum == Csum::Good {
-        return true;
-    }
-    let w = |b: [u8; 4]| u64::from(u32::from_ne_bytes(b));
-    let s = w(at::<14, 4, _>(h))
-        + w(at::<18, 4, _>(h))
-        + w(at::<22, 4, _>(h))
-        + w(at::<26, 4, _>(h))
-        + w(at::<30, 4, _>(h));
-    let s = (s & 0xffff_ffff) + (s >> 32);
-    let s = (s & 0xffff) + (s >> 16);
+fn v4_checksum_ok(h: &[u8; V4_HEAD]) -> bool {
+    let w = |b: [u8; 8]| u128::from(u64::from_ne_bytes(b));
+    let last = u128::from(u32::from_ne_bytes(at::<30, 4, _>(h)));
+    let s = w(at::<14, 8, _>(h)) + w(at::<22, 8, _>(h)) + last;
+    // The sum is a multiple of 0xffff exactly when the header is right; it is never zero.
+    let s = (s as u64 & 0xffff_ffff) + ((s as u64) >> 32) + (s >> 64) as u64;
+    let s = (s & 0xffff) + ((s >> 16) & 0xffff) + (s >> 32);
     let s = (s & 0xffff) + (s >> 16);
     let s = (s & 0xffff) + (s >> 16);
     s == 0xffff

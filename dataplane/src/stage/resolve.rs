@@ -28,6 +28,7 @@ pub struct Outbox<B> {
 struct Batch<B> {
     bufs: [Option<B>; BURST],
     n: usize,
+    bytes: u64,
     /// Who sends for this worker when it has no transmit queue of its own.
     relay: Option<rtrb::Producer<B>>,
 }
@@ -35,7 +36,7 @@ struct Batch<B> {
 impl<B: PacketBuf> Outbox<B> {
     /// For `ports` ports.
     pub fn new(ports: usize) -> Self {
-        Self { ports: (0..ports).map(|_| Batch { bufs: [const { None }; BURST], n: 0, relay: None }).collect() }
+        Self { ports: (0..ports).map(|_| Batch { bufs: [const { None }; BURST], n: 0, bytes: 0, relay: None }).collect() }
     }
 
     /// Frames for `port` go over `ring` to the worker that has a transmit queue there.
@@ -46,13 +47,14 @@ impl<B: PacketBuf> Outbox<B> {
     }
 
     /// Adds a finished frame.
-    #[inline]
+    #[inline(always)]
     pub fn push<I: PacketIo<Buf = B>>(&mut self, port: PortId, buf: B, io: &mut I, link: &WorkerLink) {
         let Some(batch) = self.ports.get_mut(port.index()) else {
             link.counters.drop(DropReason::NoRoute).add(1);
             io.free(buf);
             return;
         };
+        batch.bytes += buf.total_len() as u64;
         batch.bufs[batch.n & (BURST - 1)] = Some(buf);
         batch.n += 1;
         if batch.n == BURST {
@@ -72,7 +74,7 @@ impl<B: PacketBuf> Outbox<B> {
 }
 
 impl<B: PacketBuf> Batch<B> {
-    #[inline]
+    #[inline(never)]
     fn flush<I: PacketIo<Buf = B>>(&mut self, port: PortId, io: &mut I, link: &WorkerLink) {
         let n = std::mem::take(&mut self.n).min(BURST);
         if let Some(ring) = &mut self.relay {
@@ -85,11 +87,11 @@ impl<B: PacketBuf> Batch<B> {
             }
             return;
         }
-        let bytes: usize = self.bufs[..n].iter().flatten().map(|b| b.total_len()).sum();
+        let bytes = std::mem::take(&mut self.bytes);
         let sent = io.tx(port, &mut self.bufs, n);
         let counters = link.counters.port(port);
         counters.tx_packets.add(sent as u64);
-        counters.tx_bytes.add(bytes as u64);
+        counters.tx_bytes.add(bytes);
         if sent < n {
             link.counters.drop(DropReason::TxFull).add((n - sent) as u64);
         }

@@ -28,6 +28,8 @@ pub enum Outcome {
     Fragment(u16),
     /// No headroom for the tunnel's header.
     NoHeadroom,
+    /// The flow's real server was removed.
+    Gone,
     /// No route to where it must go.
     NoRoute,
     /// Not for this flow's forwarding mode (a reply of a direct-routing flow): routed.
@@ -42,7 +44,7 @@ const TTL_DELTA: u16 = u16::from_ne_bytes([0xfe, 0xff]);
 /// Rewrites the ready lanes; those that are to be sent stay ready.
 #[inline]
 pub fn rewrite<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>) {
-    let mut send = burst.finished;
+    let mut send = Lanes(0);
     let mut last_route = (Ip::UNSPECIFIED, Hop::None);
     for i in burst.ready {
         let lane = &mut burst.lanes[i];
@@ -57,14 +59,14 @@ pub fn rewrite<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, b
             answer::outcome(s, core, io, burst, i, outcome);
         }
     }
-    burst.ready = send;
+    burst.ready = Lanes(send.0 | burst.finished.0);
 }
 
 /// A packet from a client to a real server.
 #[inline(always)]
 pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, buf: &mut B) -> Outcome {
     let record = core.flows.get_mut(lane.flow);
-    let Some(real) = s.real(record.real) else { return Outcome::NoRoute };
+    let Some(real) = s.real(record.real).filter(|r| r.available) else { return Outcome::Gone };
     let (real_id, mode) = (record.real, record.flags & flags::MODE_MASK);
     let deltas = (record.l3_delta, record.l4_delta);
     let rport = record.rport;
@@ -179,15 +181,13 @@ pub fn lower_ttl<B: PacketBuf>(lane: &Lane, buf: &mut B, delta: u16) -> bool {
     let l2 = usize::from(lane.l2);
     let data = buf.data_mut();
     if lane.v4 {
-        let Some(ip) = data.get_mut(l2..).and_then(|d| d.first_chunk_mut::<20>()) else { return false };
-        if ip[8] <= 1 {
-            return false;
+        // The offset is nearly always the same, and a constant makes the access cheap.
+        let ip = if l2 == 14 { data.first_chunk_mut::<34>().and_then(|f| f.last_chunk_mut::<20>()) } else { None };
+        if let Some(ip) = ip {
+            return lower_ttl4(ip, delta);
         }
-        ip[8] -= 1;
-        let sum = u16::from_ne_bytes([ip[10], ip[11]]);
-        let sum = checksum::apply(sum, checksum::add(delta, TTL_DELTA));
-        [ip[10], ip[11]] = sum.to_ne_bytes();
-        true
+        let Some(ip) = data.get_mut(l2..).and_then(|d| d.first_chunk_mut::<20>()) else { return false };
+        lower_ttl4(ip, delta)
     } else {
         let Some(ip) = data.get_mut(l2..).and_then(|d| d.first_chunk_mut::<40>()) else { return false };
         if ip[7] <= 1 {
@@ -196,6 +196,18 @@ pub fn lower_ttl<B: PacketBuf>(lane: &Lane, buf: &mut B, delta: u16) -> bool {
         ip[7] -= 1;
         true
     }
+}
+
+#[inline(always)]
+fn lower_ttl4(ip: &mut [u8; 20], delta: u16) -> bool {
+    if ip[8] <= 1 {
+        return false;
+    }
+    ip[8] -= 1;
+    let sum = u16::from_ne_bytes([ip[10], ip[11]]);
+    let sum = checksum::apply(sum, checksum::add(delta, TTL_DELTA));
+    [ip[10], ip[11]] = sum.to_ne_bytes();
+    true
 }
 
 /// Takes an address change out of the IPv4 header checksum again, leaving the TTL lowered.

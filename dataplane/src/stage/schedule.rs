@@ -48,6 +48,25 @@ pub fn schedule<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, 
     }
 }
 
+/// A packet of a flow whose real server was removed, after track.
+#[cold]
+pub fn gone<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
+    match open_or_find(s, core, &burst.lanes[i]) {
+        Ok(id) => {
+            let lane = &mut burst.lanes[i];
+            lane.flow = id;
+            let Some(buf) = burst.bufs[i].as_mut() else { return };
+            match rewrite::request(s, core, lane, buf) {
+                rewrite::Outcome::Send => burst.finished.insert(i),
+                // It was judged and still has no server: nothing more can be done.
+                rewrite::Outcome::Gone => burst.drop_lane(i, DropReason::RealServerGone, io, &core.link.counters),
+                other => answer::outcome(s, core, io, burst, i, other),
+            }
+        }
+        Err(why) => answer::refuse(s, core, io, burst, i, why),
+    }
+}
+
 /// Sends a packet whose flow is gone again at once, so that the next one is scheduled anew.
 #[cold]
 fn one_packet<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {

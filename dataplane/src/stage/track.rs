@@ -21,7 +21,9 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
         match find(s, &core.flows, lane, candidates[i]) {
             Some(id) => {
                 lane.flow = id;
-                if lane.direction == Direction::Request && wants_check(s, &core.flows, lane) {
+                // A SYN may reopen an old flow: `schedule` judges.
+                let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
+                if syn && lane.direction == Direction::Request && lane.key.proto == 6 {
                     burst.missed.insert(i);
                 } else {
                     hits.insert(i);
@@ -32,14 +34,6 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
         }
     }
     burst.ready = hits;
-}
-
-/// Whether a hit must go through `schedule` all the same: a SYN may reopen an old flow,
-/// and a removed real server gets nothing.
-#[inline(always)]
-fn wants_check(s: &Snapshot, flows: &FlowTable, lane: &Lane) -> bool {
-    let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
-    syn || lane.key.proto == 132 || !s.real(flows.get(lane.flow).real).is_some_and(|r| r.available)
 }
 
 /// Looks one lane up.
