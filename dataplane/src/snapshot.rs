@@ -458,6 +458,51 @@ impl Real {
     };
 }
 
+/// What the forward stage needs of a real server, in one cache line: its next hop included.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Forward {
+    /// Destination and source Ethernet address.
+    pub header: [u8; 12],
+    /// IPv4 address of the real server.
+    pub addr: [u8; 4],
+    /// First sixteen bytes of the tunnel's outer header but for its addresses: unused yet.
+    pub source: [u8; 4],
+    /// Largest IP packet that fits, bytes.
+    pub mtu: u16,
+    /// Where the frame leaves.
+    pub port: PortId,
+    /// How: the number of a [`ForwardingMode`], or [`Forward::SLOW`].
+    pub mode: u8,
+}
+
+impl Forward {
+    /// Not for the forward stage: removed, next hop not resolved or tagged, IPv6, or a
+    /// tunnel other than IPIP.
+    pub const SLOW: u8 = 0xff;
+
+    fn new(real: &Real, hop: Option<&NextHop>) -> Self {
+        let plain_tunnel = real.mode != ForwardingMode::Tunnel || real.tunnel == Tunnel::Ipip;
+        let known = matches!(real.mode, ForwardingMode::Nat | ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
+        let hop = hop.filter(|h| h.resolved && h.l2_len == 14 && known && plain_tunnel);
+        let mut out = Self {
+            header: [0; 12],
+            addr: real.addr.v4_bytes(),
+            source: real.source.v4_bytes(),
+            mtu: 0,
+            port: PortId(0),
+            mode: Self::SLOW,
+        };
+        if let Some(hop) = hop.filter(|_| real.available && real.addr.is_v4()) {
+            out.header.copy_from_slice(&hop.header[..12]);
+            out.mtu = if real.mode == ForwardingMode::Tunnel { real.path_mtu(hop) } else { hop.mtu };
+            out.port = hop.port;
+            out.mode = real.mode as u8;
+        }
+        out
+    }
+}
+
 /// A service as the stages need it.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -506,6 +551,8 @@ pub struct Snapshot {
     pub services: Box<[Service]>,
     /// Real servers by [`RealId`].
     pub reals: Box<[Real]>,
+    /// The same servers with their next hops, as the forward stage needs them.
+    pub forwards: Box<[Forward]>,
     /// Next hops by [`NextHopId`].
     pub next_hops: Box<[NextHop]>,
     locals: Map<Ip, Local>,
@@ -568,6 +615,8 @@ impl Snapshot {
         for (ip, _) in hosts {
             locals.entry(ip).or_insert(Local::Vip);
         }
+        let next_hops = compile_next_hops(spec);
+        let forwards = reals.iter().map(|r| Forward::new(r, next_hops.get(r.next_hop.index()))).collect();
         let slot = |i: &InterfaceSpec| (i.port.0, i.vlan.unwrap_or(0));
         Self {
             generation: spec.generation,
@@ -579,7 +628,8 @@ impl Snapshot {
             macs: compile_macs(spec),
             interfaces: spec.interfaces.clone().into(),
             real_addresses: spec.reals.iter().map(|r| r.addr).collect(),
-            next_hops: compile_next_hops(spec),
+            next_hops,
+            forwards,
             neighbours: spec.next_hops.iter().map(|n| ((n.iface, n.ip), n.id)).collect(),
             routes: compile_routes(spec),
             vip_networks: networks.into(),

@@ -17,7 +17,7 @@ use crate::sched::SchedCore;
 use crate::snapshot::Snapshot;
 use crate::stage::local::fragment::Fragments;
 use crate::stage::resolve::{Outbox, Waiting};
-use crate::stage::{answer, classify, local, parse, resolve, rewrite, schedule, track};
+use crate::stage::{answer, classify, forward, local, parse, resolve, rewrite, schedule, track};
 use crate::units::{PortId, Tick, WorkerId};
 
 mod commands;
@@ -360,11 +360,16 @@ impl<I: PacketIo> Worker<I> {
         if !burst.missed.is_empty() {
             schedule::schedule(s, core, io, burst);
         }
-        rewrite::rewrite(s, core, io, burst);
+        forward::forward(s, core, io, burst);
+        if !(burst.ready.is_empty() && burst.finished.is_empty()) {
+            rewrite::rewrite(s, core, io, burst);
+        }
         if !burst.slow.is_empty() {
             local::deliver(s, core, io, burst);
         }
-        resolve::resolve(s, core, io, burst);
+        if !burst.ready.is_empty() {
+            resolve::resolve(s, core, io, burst);
+        }
     }
 
     /// Takes the newest snapshot, if there is one.

@@ -198,8 +198,9 @@ pub fn lower_ttl<B: PacketBuf>(lane: &Lane, buf: &mut B, delta: u16) -> bool {
     }
 }
 
+/// The same on an IPv4 header.
 #[inline(always)]
-fn lower_ttl4(ip: &mut [u8; 20], delta: u16) -> bool {
+pub fn lower_ttl4(ip: &mut [u8; 20], delta: u16) -> bool {
     if ip[8] <= 1 {
         return false;
     }

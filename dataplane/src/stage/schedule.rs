@@ -11,7 +11,7 @@ use crate::flow::table::FlowId;
 use crate::io::PacketIo;
 use crate::sched::SchedKey;
 use crate::snapshot::{ForwardingMode, GonePolicy, Local, Persistence, Real, Service, Snapshot};
-use crate::stage::{answer, rewrite, track};
+use crate::stage::{answer, local, rewrite, track};
 use crate::units::{Be16, Ip, RealId};
 use crate::worker::Core;
 
@@ -150,7 +150,7 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
     if core.overload(s) {
         return Err(Refused::Drop(DropReason::Overload));
     }
-    if s.local(key.client).is_some_and(|l| l == Local::Vip) {
+    if s.local(key.client).is_some_and(|l| l == Local::Vip) || local::is_martian(key.client) {
         return Err(Refused::Drop(DropReason::Martian));
     }
     match &service.persistence {

@@ -200,6 +200,14 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// Whether a source address is one that no wire carries (RFC 1812 section 5.3.7).
+pub(crate) fn is_martian(src: Ip) -> bool {
+    if src.is_v4() {
+        return is_martian_v4(src.v4_bytes());
+    }
+    src.0[0] == 0xff || src.hi() == 0
+}
+
 /// Source addresses that no wire carries (RFC 1812 section 5.3.7).
 fn is_martian_v4(src: [u8; 4]) -> bool {
     src[0] == 0 || src[0] == 127 || src[0] >= 224
@@ -307,7 +315,14 @@ pub(crate) fn transport<I: PacketIo>(
 pub fn deliver<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>) {
     for i in std::mem::take(&mut burst.slow) {
         let lane = &burst.lanes[i];
-        let dst = if lane.direction == Direction::Reply { lane.key.client } else { lane.key.vip };
+        let (src, dst) = match lane.direction {
+            Direction::Reply => (lane.key.vip, lane.key.client),
+            Direction::Request => (lane.key.client, lane.key.vip),
+        };
+        if is_martian(src) {
+            burst.drop_lane(i, DropReason::Martian, io, &core.link.counters);
+            continue;
+        }
         match s.local(dst) {
             Some(Local::Vip) => answer::refuse(s, core, io, burst, i, Refused::NoService),
             Some(Local::Own(_)) => answer::refuse(s, core, io, burst, i, Refused::NotListening),
