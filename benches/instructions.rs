@@ -58,7 +58,12 @@ fn spec(mode: ForwardingMode) -> Spec {
     for n in 0..4u8 {
         let addr = Ip::from_v4([10, 2, 0, 11 + n]);
         let id = u32::from(n);
-        spec.next_hops.push(NextHopSpec { id: NextHopId(id), iface: IfaceId(0), ip: addr, mac: Some(Mac([2, 0, 0, 0, 2, n])) });
+        spec.next_hops.push(NextHopSpec {
+            id: NextHopId(id),
+            iface: IfaceId(0),
+            ip: addr,
+            mac: Some(Mac([2, 0, 0, 0, 2, n])),
+        });
         spec.reals.push(RealSpec {
             id: RealId(id),
             service: ServiceId(0),

@@ -1,4 +1,134 @@
-//! `polluxd`.
-#[path = "dataplane.rs"]
-mod start;
-fn main() {}
+//! `polluxd`: wires configuration, control and dataplane together.
+
+mod log;
+mod plan;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ::dataplane::io::dpdk::Eal;
+use anyhow::{Context, Result};
+use clap::Parser;
+use control::api::{ApiLimits, router};
+use control::config::{self, Config};
+use control::engine::{self, Engine, EngineHandle};
+use control::server::{self, Listener, ServeLimits};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+/// The Pollux director: a layer-4 load balancer on DPDK.
+///
+/// SIGTERM stops it, SIGHUP makes it read the configuration file again.
+#[derive(Parser)]
+#[command(version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POLLUX_COMMIT"), ")"))]
+struct Args {
+    /// The configuration file (TOML; see docs/configuration.md).
+    #[arg(long, short, default_value = "/etc/pollux/pollux.toml")]
+    config: PathBuf,
+    /// Only checks the file: prints every mistake, or says that there is none.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.check {
+        let (text, correct) = config::check(&args.config);
+        if correct {
+            print!("{text}");
+        } else {
+            eprint!("{text}");
+        }
+        return ExitCode::from(u8::from(!correct));
+    }
+    let config = match config::load(&args.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprint!("{}", config::render(&errors));
+            return ExitCode::FAILURE;
+        }
+    };
+    log::start(&config.log);
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> Result<()> {
+    let epoch = Instant::now();
+    for w in &config.warnings {
+        warn!("{w}");
+    }
+    // The socket first: a second daemon must not touch the ports of the first.
+    let listener = server::bind(&config.api.socket, config.api.mode, config.api.group.as_deref())?;
+    let plan = plan::plan(&config);
+    info!("{}", plan::memory_summary(&plan));
+    let dataplane = workers::start(&plan, epoch)?;
+    for port in &dataplane.ports {
+        let i = port.info();
+        let name = config.ports.get(i.port.index()).map_or("", |p| p.name.as_str());
+        info!(
+            port = name, device = %i.device, driver = %i.driver, mac = %i.mac, mtu = i.mtu,
+            rx_queues = i.rx_queues, tx_queues = i.tx_queues, "port open"
+        );
+    }
+    let setup = engine::Setup {
+        links: dataplane.links.clone(),
+        ports: plan::port_facts(&config, &dataplane),
+        build: build_facts(),
+        announce: true,
+        config,
+    };
+    let served = serve(setup, listener, epoch);
+    let stopped = dataplane.stop();
+    served.and(stopped)?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Serves the API and drives the engine, on this thread, until a signal comes.
+fn serve(setup: engine::Setup, listener: Listener, epoch: Instant) -> Result<()> {
+    let clock = move || u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let api_limits = ApiLimits::with_largest(setup.config.api.max_request_bytes as usize);
+    let limits = ServeLimits { max_connections: setup.config.api.max_connections as usize, ..ServeLimits::default() };
+    let socket = setup.config.api.socket.clone();
+    let engine = Engine::new(setup, clock())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    runtime.block_on(async {
+        let (handle, requests) = EngineHandle::new();
+        let (stop, stopping) = watch::channel(false);
+        let until = |mut stopping: watch::Receiver<bool>| async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        let serving =
+            tokio::spawn(server::serve(listener, router(handle, api_limits), limits, until(stopping.clone())));
+        let engine = tokio::spawn(engine::run(engine, requests, clock, until(stopping)));
+        info!(socket = %socket.display(), "ready");
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => info!("stopping on SIGINT"),
+        }
+        // First nobody may ask any more, then nobody is there to answer.
+        let _ = stop.send(true);
+        serving.await??;
+        engine.await??;
+        Ok(())
+    })
+}
+
+fn build_facts() -> BTreeMap<String, String> {
+    [("commit", env!("POLLUX_COMMIT").to_owned()), ("dpdk", Eal::version())]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into_iter()
+        .collect()
+}

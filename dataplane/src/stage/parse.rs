@@ -127,7 +127,11 @@ fn parse_v4(h: &[u8; V4_HEAD], frame_len: usize, lane: &mut Lane) -> bool {
 #[inline(always)]
 fn v4_checksum_ok(h: &[u8; V4_HEAD]) -> bool {
     let w = |b: [u8; 4]| u64::from(u32::from_ne_bytes(b));
-    let s = w(at::<14, 4, _>(h)) + w(at::<18, 4, _>(h)) + w(at::<22, 4, _>(h)) + w(at::<26, 4, _>(h)) + w(at::<30, 4, _>(h));
+    let s = w(at::<14, 4, _>(h))
+        + w(at::<18, 4, _>(h))
+        + w(at::<22, 4, _>(h))
+        + w(at::<26, 4, _>(h))
+        + w(at::<30, 4, _>(h));
     // The sum of the words is a multiple of 0xffff when the header is right. After one
     // fold of 35 bits it is below four times that, and it is never zero.
     let s = (s & 0xffff) + ((s >> 16) & 0xffff) + (s >> 32);

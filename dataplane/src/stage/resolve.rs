@@ -36,7 +36,9 @@ struct Batch<B> {
 impl<B: PacketBuf> Outbox<B> {
     /// For `ports` ports.
     pub fn new(ports: usize) -> Self {
-        Self { ports: (0..ports).map(|_| Batch { bufs: [const { None }; BURST], n: 0, bytes: 0, relay: None }).collect() }
+        Self {
+            ports: (0..ports).map(|_| Batch { bufs: [const { None }; BURST], n: 0, bytes: 0, relay: None }).collect(),
+        }
     }
 
     /// Frames for `port` go over `ring` to the worker that has a transmit queue there.

@@ -37,6 +37,8 @@ pub struct Plan {
     pub max_services: usize,
     /// Most real servers, removed ones that still have flows included.
     pub max_reals: usize,
+    /// Megabytes asked of DPDK.
+    pub memory_mb: usize,
 }
 
 /// The running dataplane. Dropping it without [`Dataplane::stop`] leaves the workers running.

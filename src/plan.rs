@@ -1,0 +1,168 @@
+//! From the configuration to a plan for the dataplane: DPDK's options, memory, ports.
+
+use std::collections::BTreeMap;
+
+use ::dataplane::flow::table::FlowTable;
+use ::dataplane::io::dpdk::{Delivery, Offloads, PortOptions, Rss};
+use ::dataplane::units::PortId;
+use control::config::{Config, Idle, Steering};
+use control::engine::PortFacts;
+
+use crate::workers::{Dataplane, Plan};
+
+/// Bytes in front of a received frame: DPDK's headroom.
+const HEADROOM: usize = 128;
+/// Ethernet header with two tags, and what devices add at the end.
+const FRAME_EXTRA: usize = 14 + 8 + 4;
+/// Smallest packet a buffer must hold: an ICMPv6 error (RFC 4443 section 2.4).
+const LEAST_PACKET: usize = 1280;
+/// What DPDK keeps besides the data of each buffer: `rte_mbuf`, pool header, cache lines.
+const BUFFER_OVERHEAD: usize = 128 + 64 + 64;
+/// DPDK's own needs, and room for rings and drivers, megabytes.
+const BASE_MB: usize = 64;
+/// Buffers that a worker may keep: bursts, caches, rings to others, waiting packets, fragments.
+const PER_WORKER: usize = 512 + 256 + 512 + 1088 + 2048;
+
+/// The plan for a configuration.
+pub fn plan(config: &Config) -> Plan {
+    let workers = config.workers.cores.len();
+    let mtu = config.ports.iter().map(|p| usize::from(p.mtu)).max().unwrap_or(1500).max(LEAST_PACKET);
+    let data_room = (HEADROOM + mtu + FRAME_EXTRA).next_multiple_of(64);
+    let rings: usize = config
+        .ports
+        .iter()
+        .map(|p| {
+            let queues = p.queues.map_or(workers, usize::from).max(1);
+            queues * (usize::from(p.rx_descriptors) + usize::from(p.tx_descriptors))
+        })
+        .sum();
+    let computed = rings + workers * PER_WORKER;
+    let packets = config.dpdk.packet_buffers.map_or(computed, |n| n as usize).max(1024);
+    // A pool uses its memory best with a power of two minus one.
+    let packets = if config.dpdk.packet_buffers.is_some() { packets } else { packets.next_power_of_two() - 1 };
+    let memory_mb = config
+        .dpdk
+        .memory_mb
+        .map_or_else(|| BASE_MB + packets * (data_room + BUFFER_OVERHEAD) / 1_000_000, |m| m as usize);
+    Plan {
+        eal_args: eal_args(config, memory_mb),
+        packets: packets as u32,
+        data_room: data_room as u16,
+        ports: config.ports.iter().enumerate().map(|(n, _)| port_options(config, n, workers)).collect(),
+        cores: config.workers.cores.iter().map(|c| *c as usize).collect(),
+        idle: match config.workers.idle {
+            Idle::Auto => None,
+            Idle::Spin => Some(::dataplane::worker::Idle::Spin),
+            Idle::Relax => Some(::dataplane::worker::Idle::Relax),
+        },
+        software_steering: match config.workers.steering {
+            Steering::Auto => None,
+            Steering::Software => Some(true),
+            Steering::Rss => Some(false),
+        },
+        flow_capacity: config.workers.flow_capacity,
+        max_services: config.limits.max_services as usize,
+        // Removed servers keep their number while they have flows: room for as many again.
+        max_reals: config.limits.max_real_servers.saturating_mul(2) as usize,
+        memory_mb,
+    }
+}
+
+fn is_pci(device: &str) -> bool {
+    let address = device.split(',').next().unwrap_or(device);
+    address.contains(':') && address.contains('.') && address.chars().all(|c| c.is_ascii_hexdigit() || ":.".contains(c))
+}
+
+fn eal_args(config: &Config, memory_mb: usize) -> Vec<String> {
+    let d = &config.dpdk;
+    let mut args: Vec<String> = vec!["-m".into(), memory_mb.to_string()];
+    if d.no_huge {
+        args.extend(["--no-huge".into(), "--no-shconf".into()]);
+    } else {
+        args.push("--in-memory".into());
+    }
+    if !d.file_prefix.is_empty() {
+        args.push(format!("--file-prefix={}", d.file_prefix));
+    }
+    let pci: Vec<_> = config.ports.iter().map(|p| p.device.as_str()).filter(|d| is_pci(d)).collect();
+    if pci.is_empty() {
+        args.push("--no-pci".into());
+    }
+    for device in pci {
+        args.extend(["-a".into(), device.to_owned()]);
+    }
+    if !d.eal_args.iter().any(|a| a == "--telemetry") {
+        args.push("--no-telemetry".into());
+    }
+    args.extend(d.eal_args.iter().filter(|a| !["--no-pci", "--no-telemetry"].contains(&a.as_str())).cloned());
+    args
+}
+
+fn port_options(config: &Config, n: usize, workers: usize) -> PortOptions {
+    let p = &config.ports[n];
+    let mut o = PortOptions::new(PortId(n as u16), &p.device);
+    o.queues = p.queues.unwrap_or(workers as u16);
+    o.mtu = (p.mtu != 1500).then_some(p.mtu);
+    o.rx_ring = p.rx_descriptors;
+    o.tx_ring = p.tx_descriptors;
+    o.promiscuous = p.promiscuous;
+    // Neighbour discovery asks group addresses.
+    o.all_multicast = true;
+    o.offloads = Offloads { rx_csum: false, tx_csum: false, vlan_strip: false, ..Offloads::default() };
+    o.rss = if workers > 1 { Rss::FiveTuple } else { Rss::Off };
+    o
+}
+
+/// What the plan needs, for the log.
+pub fn memory_summary(plan: &Plan) -> String {
+    let tables = FlowTable::bytes_for(plan.flow_capacity) * plan.cores.len();
+    format!(
+        "memory: {} MB for DPDK with {} packet buffers of {} bytes, {} MB for {} flow tables of {} flows each",
+        plan.memory_mb,
+        plan.packets,
+        plan.data_room,
+        tables.div_ceil(1_000_000),
+        plan.cores.len(),
+        plan.flow_capacity,
+    )
+}
+
+/// What the ports turned out to be, as the API shows them.
+pub fn port_facts(config: &Config, dataplane: &Dataplane) -> Vec<PortFacts> {
+    let workers = dataplane.links.len();
+    dataplane
+        .ports
+        .iter()
+        .map(|port| {
+            let i = port.info();
+            let steering = match (&i.delivery, workers) {
+                (_, 1) => "single",
+                _ if dataplane.software_steering => "software",
+                _ => "rss",
+            };
+            let mut details = BTreeMap::new();
+            if let (Delivery::HandOff { why }, true) = (&i.delivery, workers > 1) {
+                details.insert("why_software".to_owned(), why.clone());
+            }
+            for (n, note) in i.notes.iter().enumerate() {
+                details.insert(format!("note_{}", n + 1), note.clone());
+            }
+            details.insert("idle".to_owned(), format!("{:?}", dataplane.idle).to_lowercase());
+            let o = i.offloads;
+            let offloads = [(o.rx_csum, "rx-checksum"), (o.tx_csum, "tx-checksum"), (o.segments, "segments")];
+            PortFacts {
+                name: config.ports.get(i.port.index()).map_or_else(String::new, |p| p.name.clone()),
+                device: i.device.clone(),
+                driver: i.driver.clone(),
+                mac: i.mac.to_string(),
+                mtu: i.mtu,
+                link_up: port.link().map(|l| l.up),
+                rx_queues: i.rx_queues,
+                tx_queues: i.tx_queues,
+                steering: steering.into(),
+                offloads: offloads.iter().filter(|(on, _)| *on).map(|(_, n)| (*n).to_owned()).collect(),
+                details,
+            }
+        })
+        .collect()
+}
