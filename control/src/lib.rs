@@ -22,6 +22,8 @@ pub mod engine;
 
 pub mod api;
 
+pub mod client;
+
 pub mod openapi;
 
 pub mod server;
