@@ -24,6 +24,8 @@ pub mod api;
 
 pub mod client;
 
+pub mod ctl;
+
 pub mod openapi;
 
 pub mod server;
