@@ -218,13 +218,7 @@ impl SchedCore {
             return;
         }
         let (key, position) = (real.key(state.kind), real.position as usize);
-        let first = state.groups as usize;
-        match state.wide {
-            false => {
-                state.shape.set(&mut self.arena.narrow[first..], position, Node::leaf(key, position, &state.shape))
-            }
-            true => state.shape.set(&mut self.arena.wide[first..], position, Node::leaf(key, position, &state.shape)),
-        }
+        self.arena.set(state, position, key);
         if matches!(state.kind, SchedulerKind::Lblc | SchedulerKind::Lblcr) {
             state.spare = state.spare.wrapping_add_signed(real.mark_room());
         }

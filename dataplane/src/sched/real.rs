@@ -118,6 +118,11 @@ impl RealState {
         // At most `MAX_WEIGHT`, which fits.
         self.weight = new.weight as u16;
     }
+    /// Whether a server has the same weight and thresholds as before.
+    pub fn is_like(&self, rest: &RealRest, new: &SchedReal) -> bool {
+        let by_weight = Divisor { magic: self.by_weight, shift: self.shift };
+        (self.weight(), self.upper, rest.lower, by_weight) == (new.weight, new.upper, new.lower, new.by_weight)
+    }
     /// Weight.
     #[inline(always)]
     pub fn weight(&self) -> u32 {

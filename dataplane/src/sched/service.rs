@@ -2,7 +2,7 @@
 
 use super::config::SchedulerKind;
 use super::rotation::Rotation;
-use super::tree::{Group, Shape};
+use super::tree::{Group, Node, Shape};
 use crate::units::RealId;
 
 /// What a worker knows of a service. The worker writes and reads.
@@ -78,6 +78,15 @@ impl Arena {
             list: vec![RealId::NONE; leaves].into(),
             narrow: vec![Group::NONE; groups].into(),
             wide: vec![Group::NONE; groups].into(),
+        }
+    }
+    /// Sets the key of one position of a service.
+    #[inline(always)]
+    pub fn set(&mut self, state: &ServiceState, position: usize, key: u64) {
+        let (shape, first) = (&state.shape, state.groups as usize);
+        match state.wide {
+            false => shape.set(&mut self.narrow[first..], position, Node::leaf(key, position, shape)),
+            true => shape.set(&mut self.wide[first..], position, Node::leaf(key, position, shape)),
         }
     }
     /// Room for a tree of this shape and its list (their starts); `None` if there is not

@@ -103,7 +103,10 @@ impl<N: Node> Group<N> {
     }
 }
 
-/// Enough levels for four to the tenth, a million leaves.
+/// Most leaves of a tree.
+pub(super) const MAX_LEAVES: usize = 1 << 20;
+
+/// Four to the tenth is [`MAX_LEAVES`].
 const LEVELS: usize = 11;
 
 /// Where the levels of a tree are in its groups.
@@ -125,7 +128,7 @@ impl Shape {
     /// The shape of a tree for at least `leaves` leaves, with some room to grow where that
     /// takes no further level.
     pub fn new(leaves: usize) -> Self {
-        let leaves = leaves.clamp(1, 1 << 20).next_multiple_of(4);
+        let leaves = leaves.clamp(1, MAX_LEAVES).next_multiple_of(4);
         let level_full = 1usize << leaves.next_power_of_two().trailing_zeros().next_multiple_of(2);
         let leaves = (leaves + leaves / 4).next_multiple_of(4).min(level_full.max(4));
         let mut shape = Self { leaves: leaves as u32, bits: (leaves - 1).ilog2() + 1, ..Self::EMPTY };
