@@ -10,6 +10,8 @@ pub mod config;
 
 pub mod ids;
 
+pub mod ipvsadm;
+
 pub mod model;
 
 pub mod neighbour;

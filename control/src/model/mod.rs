@@ -10,6 +10,7 @@ mod set;
 
 pub use key::{MarkRule, Network, ParseError, ServerKey, ServiceKey, protocol_name};
 pub use server::{ForwardingMode, GueChecksum, NewServer, RealServer, ServerPatch, Tunnel};
+pub(crate) use service::default_persistence_s;
 pub use service::{NewService, Persistence, SchedFlag, Scheduler, Service, ServicePatch};
 pub use set::{Limits, Services};
 

@@ -1,0 +1,93 @@
+//! Addresses, ports and numbers as ipvsadm takes them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// `10.9.0.1:80`, `10.9.0.1`, `[2001:db8::1]:80`, `2001:db8::1`, `10.9.0.1:http`.
+pub fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (ip, rest) = rest.split_once(']')?;
+        let ip = IpAddr::V6(ip.parse::<Ipv6Addr>().ok()?);
+        return match rest {
+            "" => Some((ip, None)),
+            _ => Some((ip, Some(port(rest.strip_prefix(':')?)?))),
+        };
+    }
+    if let Ok(ip) = text.parse::<Ipv6Addr>() {
+        return Some((IpAddr::V6(ip), None));
+    }
+    let (ip, p) = match text.split_once(':') {
+        Some((ip, p)) => (ip, Some(port(p)?)),
+        None => (text, None),
+    };
+    let ip: Ipv4Addr = ip.parse().ok()?;
+    (!ip.is_unspecified() && !ip.is_multicast()).then_some((IpAddr::V4(ip), p))
+}
+
+/// A number, or the name of a well-known port.
+fn port(text: &str) -> Option<u16> {
+    if let Ok(p) = text.parse::<u16>() {
+        return Some(p);
+    }
+    let known = KNOWN.iter().find(|(name, _)| *name == text).map(|(_, p)| *p);
+    known.or_else(|| from_etc_services(text))
+}
+
+/// Names for machines without `/etc/services`.
+const KNOWN: [(&str, u16); 14] = [
+    ("ftp", 21),
+    ("ssh", 22),
+    ("telnet", 23),
+    ("smtp", 25),
+    ("domain", 53),
+    ("http", 80),
+    ("pop3", 110),
+    ("ntp", 123),
+    ("imap2", 143),
+    ("ldap", 389),
+    ("https", 443),
+    ("imaps", 993),
+    ("mysql", 3306),
+    ("sip", 5060),
+];
+
+fn from_etc_services(name: &str) -> Option<u16> {
+    let text = std::fs::read_to_string("/etc/services").ok()?;
+    text.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let (first, number) = (words.next()?, words.next()?);
+        let named = first == name || words.any(|alias| alias == name);
+        if named { number.split('/').next()?.parse().ok() } else { None }
+    })
+}
+
+/// A whole number within bounds, in decimal, octal or hexadecimal as `strtol` reads it.
+pub fn number(text: &str, low: i64, high: i64) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(d) => (-1, d),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (radix, digits) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(d) => (16, d),
+        None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
+        None => (10, digits),
+    };
+    if digits.starts_with(['-', '+']) {
+        return None;
+    }
+    let n = sign * i64::from_str_radix(digits, radix).ok()?;
+    (low..=high).contains(&n).then_some(n)
+}
+
+/// The prefix length of a netmask: dotted for IPv4, or a number of bits for either family.
+pub fn netmask(text: &str, ipv6: bool) -> Option<u8> {
+    let most = if ipv6 { 128 } else { 32 };
+    if let Ok(bits) = text.parse::<u8>() {
+        return (1..=most).contains(&bits).then_some(bits);
+    }
+    if ipv6 {
+        return None;
+    }
+    let mask = u32::from(text.parse::<Ipv4Addr>().ok()?);
+    let len = mask.leading_ones();
+    (len > 0 && mask.count_ones() == len).then_some(len as u8)
+}

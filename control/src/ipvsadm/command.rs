@@ -1,0 +1,329 @@
+//! Options into operations.
+
+use std::collections::BTreeSet;
+
+use dataplane::units::Protocol;
+
+use super::options::{Given, Verb, Words, words};
+use super::{Failure, Marks, address};
+use crate::engine::Operation;
+use crate::model::{
+    ForwardingMode, GueChecksum, NewService, Persistence, RealServer, SchedFlag, Scheduler, ServerKey, ServerPatch,
+    ServiceKey, ServicePatch, Tunnel, default_persistence_s,
+};
+
+/// Longest time-out that ipvsadm takes, seconds: 31 days.
+const MAX_TIMEOUT_S: i64 = 31 * 24 * 3600;
+
+/// What a line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Changes, and what to print on standard error about them.
+    Change {
+        /// The changes.
+        operations: Vec<Operation>,
+        /// Values that were taken for others.
+        notes: Vec<String>,
+    },
+    /// A listing.
+    List(List),
+    /// `-S`: the rules as command lines.
+    Save {
+        /// Numbers instead of names.
+        numeric: bool,
+    },
+    /// `-R`: rules from standard input, see [`super::restore`].
+    Restore,
+    /// `-h`.
+    Help,
+    /// `-v`.
+    Version,
+}
+
+/// What a listing shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct List {
+    /// One service only.
+    pub service: Option<ServiceKey>,
+    /// Numbers instead of names.
+    pub numeric: bool,
+    /// Connections instead of services.
+    pub connections: bool,
+    /// The three time-outs.
+    pub timeout: bool,
+    /// The sync daemons.
+    pub daemon: bool,
+    /// Statistics.
+    pub stats: bool,
+    /// Rates.
+    pub rate: bool,
+    /// Thresholds.
+    pub thresholds: bool,
+    /// Persistent connections.
+    pub persistent: bool,
+    /// Tunnels.
+    pub tunnels: bool,
+    /// Numbers in full.
+    pub exact: bool,
+}
+
+/// Reads one line, without the program's name. `marks` are the rules that firewall marks
+/// of new services get.
+pub fn parse(args: &[&str], marks: &Marks) -> Result<Command, Failure> {
+    if args.is_empty() {
+        return Ok(Command::List(List::default()));
+    }
+    let w = words(args)?;
+    let mut notes = Vec::new();
+    let operation = match w.verb {
+        Verb::Help => return Ok(Command::Help),
+        Verb::Version => return Ok(Command::Version),
+        Verb::Restore => return Ok(Command::Restore),
+        Verb::Save => return Ok(Command::Save { numeric: w.has("numeric") }),
+        Verb::List => return list(&w).map(Command::List),
+        Verb::Flush => Operation::Flush,
+        Verb::Zero => Operation::Zero { service: service_key(&w)? },
+        Verb::Set => set(&w)?,
+        Verb::StartDaemon | Verb::StopDaemon => {
+            return Err(Failure::refused("connection synchronization is not available"));
+        }
+        Verb::DeleteService => Operation::DeleteService { address: must(service_key(&w)?)? },
+        Verb::AddService => Operation::AddService { service: service(&w, marks)? },
+        Verb::EditService => {
+            let s = service(&w, marks)?;
+            let set = ServicePatch {
+                scheduler: Some(s.scheduler),
+                sched_flags: Some(s.sched_flags),
+                persistence: Some(s.persistence),
+                one_packet: Some(s.one_packet),
+                rules: None,
+            };
+            Operation::SetService { address: s.address, set }
+        }
+        Verb::AddServer | Verb::EditServer | Verb::DeleteServer => server(&w, &mut notes)?,
+    };
+    Ok(Command::Change { operations: vec![operation], notes })
+}
+
+fn must<T>(value: Option<T>) -> Result<T, Failure> {
+    value.ok_or_else(Failure::usage)
+}
+
+fn service_key(w: &Words) -> Result<Option<ServiceKey>, Failure> {
+    let Some(Given { long, value, .. }) = w.get("service-address") else { return Ok(None) };
+    let text = value.unwrap_or_default();
+    let protocol = match long {
+        "--tcp-service" => Protocol::Tcp,
+        "--udp-service" => Protocol::Udp,
+        "--sctp-service" => Protocol::Sctp,
+        _ => {
+            let wrong = || Failure::wrong(format!("invalid fwmark value `{text}' specified"));
+            let mark = address::number(text, 1, i64::from(u32::MAX)).ok_or_else(wrong)?;
+            let mark = u32::try_from(mark).map_err(|_| wrong())?;
+            return Ok(Some(ServiceKey::Mark { mark, ipv6: w.has("ipv6") }));
+        }
+    };
+    let wrong = || Failure::wrong("illegal virtual server address[:port] specified");
+    let (vip, port) = address::address(text).ok_or_else(wrong)?;
+    Ok(Some(ServiceKey::Address { protocol, vip, port: port.unwrap_or(0) }))
+}
+
+fn service(w: &Words, marks: &Marks) -> Result<NewService, Failure> {
+    let key = must(service_key(w)?)?;
+    let mut s = NewService::new(key);
+    let mut unknown_scheduler = false;
+    if let Some(o) = w.get("scheduler") {
+        match o.value.unwrap_or_default().parse::<Scheduler>() {
+            Ok(known) => s.scheduler = known,
+            Err(_) => unknown_scheduler = true,
+        }
+    }
+    s.persistence = persistence(w, &key)?;
+    s.one_packet = w.has("ops");
+    if let Some(o) = w.get("sched-flags") {
+        s.sched_flags = flags(o.value.unwrap_or_default(), s.scheduler)?;
+    }
+    if let ServiceKey::Address { port, protocol, .. } = key {
+        if port == 0 && s.persistence.is_none() {
+            return Err(Failure::wrong("Zero port specified for non-persistent service"));
+        }
+        if s.one_packet && protocol != Protocol::Udp {
+            return Err(Failure::wrong("One-Packet Scheduling is only for UDP virtual services"));
+        }
+    }
+    if unknown_scheduler || w.has("pe") {
+        return Err(Failure::refused("Scheduler or persistence engine not found"));
+    }
+    if let ServiceKey::Mark { mark, ipv6 } = key {
+        s.rules = marks.rules(mark, ipv6);
+    }
+    Ok(s)
+}
+
+fn persistence(w: &Words, key: &ServiceKey) -> Result<Option<Persistence>, Failure> {
+    let prefix_len = match w.get("netmask") {
+        None => None,
+        Some(o) => {
+            let kind = if key.is_ipv6() { "ipv6" } else { "virtual server" };
+            let wrong = || Failure::wrong(format!("illegal {kind} netmask specified"));
+            Some(address::netmask(o.value.unwrap_or_default(), key.is_ipv6()).ok_or_else(wrong)?)
+        }
+    };
+    let Some(o) = w.get("persistent") else { return Ok(None) };
+    let timeout_s = match o.value {
+        None => default_persistence_s(),
+        Some(text) => seconds(text, 1)?,
+    };
+    Ok(Some(Persistence { timeout_s, prefix_len }))
+}
+
+fn seconds(text: &str, least: i64) -> Result<u32, Failure> {
+    let wrong = || Failure::wrong(format!("invalid timeout value `{text}' specified"));
+    u32::try_from(address::number(text, least, MAX_TIMEOUT_S).ok_or_else(wrong)?).map_err(|_| wrong())
+}
+
+fn flags(text: &str, scheduler: Scheduler) -> Result<BTreeSet<SchedFlag>, Failure> {
+    let one = |name: &str| {
+        let flag = match name {
+            "sh-fallback" | "mh-fallback" | "flag-1" => SchedFlag::Fallback,
+            "sh-port" | "mh-port" | "flag-2" => SchedFlag::Port,
+            "flag-3" => SchedFlag::Flag3,
+            _ => return Err(Failure::wrong(format!("invalid scheduler flag `{name}'"))),
+        };
+        let of = name.split('-').next().unwrap_or_default();
+        if of != "flag" && of != scheduler.name() {
+            return Err(Failure::wrong(format!("incompatible scheduler flag `{name}'")));
+        }
+        Ok(flag)
+    };
+    text.split(',').filter(|n| !n.is_empty()).map(one).collect()
+}
+
+fn server(w: &Words, notes: &mut Vec<String>) -> Result<Operation, Failure> {
+    let service = must(service_key(w)?)?;
+    let text = w.get("real-server").and_then(|o| o.value).unwrap_or_default();
+    let wrong = || Failure::wrong("illegal real server address[:port] specified");
+    let (ip, port) = address::address(text).ok_or_else(wrong)?;
+    let mut r = RealServer::new(ServerKey { ip, port: port.unwrap_or_else(|| service.port()) });
+    r.mode = match w.get("forwarding-method").map(|o| o.long) {
+        Some("--masquerading") => ForwardingMode::Nat,
+        Some("--ipip") => ForwardingMode::Tunnel,
+        _ => ForwardingMode::DirectRouting,
+    };
+    if w.verb == Verb::DeleteServer {
+        return Ok(Operation::DeleteServer { service, address: r.address });
+    }
+    if let Some(o) = w.get("weight") {
+        r.weight = clamped(o, "weight", notes)?;
+    }
+    if let Some(o) = w.get("u-threshold") {
+        r.upper_threshold = clamped(o, "u_threshold", notes)?;
+    }
+    if let Some(o) = w.get("l-threshold") {
+        r.lower_threshold = clamped(o, "l_threshold", notes)?;
+    }
+    r.tunnel = tunnel(w, r.mode)?;
+    if r.mode != ForwardingMode::Tunnel && ip.is_ipv6() != service.is_ipv6() {
+        return Err(Failure::wrong("Different address family is allowed only for tunneling servers"));
+    }
+    // Direct routing and tunnels cannot change the port, so ipvsadm sets it.
+    if r.mode != ForwardingMode::Nat && !matches!(service, ServiceKey::Mark { .. }) {
+        r.address.port = service.port();
+    }
+    if w.verb == Verb::AddServer {
+        return Ok(Operation::AddServer { service, server: r });
+    }
+    let set = ServerPatch {
+        mode: Some(r.mode),
+        tunnel: Some(r.tunnel),
+        weight: Some(r.weight),
+        upper_threshold: Some(r.upper_threshold),
+        lower_threshold: Some(r.lower_threshold),
+    };
+    Ok(Operation::SetServer { service, address: r.address, set })
+}
+
+/// A number that the kernel takes up to 2^31 − 1, and Pollux up to 65535.
+fn clamped(o: Given, name: &str, notes: &mut Vec<String>) -> Result<u16, Failure> {
+    let wrong = || Failure::wrong(format!("illegal {name} specified"));
+    let n = address::number(o.value.unwrap_or_default(), 0, i64::from(i32::MAX)).ok_or_else(wrong)?;
+    Ok(u16::try_from(n).unwrap_or_else(|_| {
+        notes.push(format!("{name} {n} is taken as 65535, the highest"));
+        u16::MAX
+    }))
+}
+
+fn tunnel(w: &Words, mode: ForwardingMode) -> Result<Tunnel, Failure> {
+    let names = ["tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum"];
+    if mode != ForwardingMode::Tunnel && names.iter().any(|n| w.has(n)) {
+        return Err(Failure::wrong("Tunnel options conflict with forward method"));
+    }
+    let kind = w.get("tun-type").and_then(|o| o.value).unwrap_or("ipip");
+    let illegal = |name: &str| Failure::wrong(format!("Illegal '{name}' option with the '{kind}' tunnel type"));
+    let port = match w.get("tun-port") {
+        None => None,
+        Some(o) => {
+            let wrong = || Failure::wrong("illegal tunnel port specified");
+            let n = address::number(o.value.unwrap_or_default(), 1, 65535).ok_or_else(wrong)?;
+            Some(u16::try_from(n).map_err(|_| wrong())?)
+        }
+    };
+    match kind {
+        "ipip" => match names[1..].iter().find(|n| w.has(n)) {
+            Some(n) => Err(illegal(n)),
+            None => Ok(Tunnel::Ipip),
+        },
+        "gre" if port.is_some() => Err(illegal("tun-port")),
+        "gre" if w.has("tun-remcsum") => Err(illegal("tun-remcsum")),
+        "gre" => Ok(Tunnel::Gre { checksum: w.has("tun-csum") }),
+        "gue" => {
+            let missing = || Failure::wrong("You need to supply the 'tun-port' option for the 'gue' tunnel type");
+            let checksum = match (w.has("tun-csum"), w.has("tun-remcsum")) {
+                (_, true) => GueChecksum::Remote,
+                (true, false) => GueChecksum::Udp,
+                (false, false) => GueChecksum::None,
+            };
+            Ok(Tunnel::Gue { port: port.ok_or_else(missing)?, checksum })
+        }
+        _ => Err(Failure::wrong("illegal tunnel type specified")),
+    }
+}
+
+fn set(w: &Words) -> Result<Operation, Failure> {
+    let [tcp, fin, udp] = match w.arguments.as_slice() {
+        [a, b, c] => [*a, *b, *c],
+        [_, _, _, more, ..] => return Err(Failure::wrong(format!("unexpected argument {more}"))),
+        [] => return Err(Failure::refused("--set: missing argument")),
+        _ => return Err(Failure::wrong("--set option requires 3 timeout values")),
+    };
+    Ok(Operation::SetTimeouts { tcp_s: seconds(tcp, 0)?, tcp_fin_s: seconds(fin, 0)?, udp_s: seconds(udp, 0)? })
+}
+
+fn list(w: &Words) -> Result<List, Failure> {
+    let l = List {
+        service: service_key(w)?,
+        numeric: w.has("numeric"),
+        connections: w.has("connection"),
+        timeout: w.has("timeout"),
+        daemon: w.has("daemon"),
+        stats: w.has("stats"),
+        rate: w.has("rate"),
+        thresholds: w.has("thresholds"),
+        persistent: w.has("persistent-conn"),
+        tunnels: w.has("tun-info"),
+        exact: w.has("exact"),
+    };
+    let conflict = |a: &str, b: &str| {
+        Err(Failure::wrong(format!("The option '{a}' conflicts with the '{b}' option in the 'list' command")))
+    };
+    if l.connections && l.service.is_some() {
+        return conflict("service-address", "connection");
+    }
+    if l.timeout && l.daemon {
+        return conflict("daemon", "timeout");
+    }
+    if l.connections && (l.stats || l.rate || l.thresholds || l.persistent || l.tunnels) {
+        return Err(Failure::wrong("options conflicts in the list command"));
+    }
+    Ok(l)
+}
