@@ -57,3 +57,53 @@ fn what_cannot_change_live_is_named() {
     assert!(waits.is_empty());
     assert_eq!(next.ports[0].addresses[0].to_string(), "10.3.0.2/24");
 }
+
+fn examples() -> Vec<(String, String)> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let files = std::fs::read_dir(docs).unwrap().map(|e| e.unwrap().path());
+    let toml = files.filter(|p| p.extension().is_some_and(|e| e == "toml"));
+    toml.map(|p| (p.display().to_string(), std::fs::read_to_string(&p).unwrap())).collect()
+}
+
+#[test]
+fn the_examples_are_right_and_raise_no_warning() {
+    let examples = examples();
+    assert!(examples.len() >= 3);
+    for (name, text) in examples {
+        let c = config::parse(&name, &text).unwrap_or_else(|e| panic!("{}", config::render(&e)));
+        assert_eq!(c.warnings, Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn the_first_configuration_of_the_readme_is_right() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let c = config::parse("README.md", text).unwrap_or_else(|e| panic!("{}", config::render(&e)));
+    assert_eq!(c.services.server_count(), 2);
+}
+
+#[test]
+fn every_key_is_documented() {
+    let docs = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md")).unwrap();
+    // Asking for a key that is not there makes every section tell the keys it knows.
+    let sections = ["dpdk", "workers", "limits", "settings", "timeouts", "api", "state", "log"];
+    let mut text: String = sections.iter().map(|s| format!("[{s}]\nqqqqqqqqq = 1\n")).collect();
+    for list in ["port", "route", "neighbour", "service", "service.server"] {
+        text.push_str(&format!("[[{list}]]\nqqqqqqqqq = 1\n"));
+    }
+    let errors = config::parse("t", &text).unwrap_err();
+    let remedies: Vec<String> = errors.into_iter().filter_map(|e| e.remedy).collect();
+    let mut keys = 0;
+    for list in remedies.iter().filter_map(|r| r.strip_prefix("the known keys are ")) {
+        for key in list.split(", ").map(|k| k.trim_matches('`')) {
+            keys += 1;
+            let shown = docs.contains(&format!("`{key}`"))
+                || docs.contains(&format!(".{key}`"))
+                || docs.contains(&format!("{key} = "))
+                || docs.contains(&format!("{key}]"));
+            assert!(shown, "`{key}` is missing in docs/configuration.md");
+        }
+    }
+    assert!(keys > 60, "{keys}");
+}
