@@ -104,6 +104,10 @@ plug_taps() {
     for tap in plxc0 plxs0; do
         in_ns dir sysctl -qw "net.ipv6.conf.$tap.disable_ipv6=1"
     done
+    # The kernel's end of a TAP starts with the port's own Ethernet address. In a bridge that
+    # would make the address the bridge's, and frames for polluxd would never reach it.
+    in_ns dir ip link set plxc0 address 02:50:4c:58:00:0c
+    in_ns dir ip link set plxs0 address 02:50:4c:58:00:05
     in_ns dir ip link set plxc0 master brc up
     in_ns dir ip link set plxs0 master brs up
 }
