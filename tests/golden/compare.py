@@ -8,6 +8,7 @@ Exit status 1 and a dissection of both packets at the first difference.
 """
 import sys
 
+import scapy.layers.inet  # so that IP is dissected
 from scapy.layers.l2 import Ether
 from scapy.utils import RawPcapReader, hexdump
 

@@ -38,12 +38,13 @@ all_came() {
 play() {
     local mode=$1 tcp=80 udp=7000 packets status
     [ "$mode" != nat ] || tcp=8080 udp=7001
-    sed -e "s|@WORK@|$work|; s|@IN@|$here/$mode.in.pcap|; s|@MODE@|$mode|; s|@TCP@|$tcp|; s|@UDP@|$udp|" \
+    /usr/bin/python3 "$here/spread.py" "$here/$mode.in.pcap" "$work/in.pcap" || return 1
+    sed -e "s|@WORK@|$work|; s|@IN@|$work/in.pcap|; s|@MODE@|$mode|; s|@TCP@|$tcp|; s|@UDP@|$udp|" \
         -e "s|@PREFIX@|golden-$$|" "$here/pollux.toml.in" >"$work/pollux.toml"
     rm -f "$work/out.pcap"
     "$bin/polluxd" --config "$work/pollux.toml" >"$work/log" 2>&1 &
     daemon=$!
-    packets=$(tshark -r "$here/$mode.in.pcap" 2>/dev/null | wc -l)
+    packets=$(tshark -r "$work/in.pcap" 2>/dev/null | wc -l)
     if ! wait_until 20 all_came "$packets"; then
         echo "polluxd took in $(came) of $packets packets; its log ends:"
         tail -n 20 "$work/log"
