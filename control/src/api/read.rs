@@ -127,11 +127,16 @@ pub fn services_as_toml(config: &RunningConfig) -> String {
 }
 
 fn lines(out: &mut String, fields: &Map<String, Value>) {
-    // The name comes first, the rest in the order of the alphabet.
-    let (first, rest): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| *name == "address");
-    for (name, value) in first.into_iter().chain(rest) {
+    for (name, value) in in_order(fields) {
         out.push_str(&format!("{name} = {}\n", toml_value(value)));
     }
+}
+
+/// What names a thing comes first, the rest in the order of the alphabet.
+fn in_order(fields: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    let mut all: Vec<_> = fields.iter().collect();
+    all.sort_by_key(|(name, _)| (*name != "address" && *name != "type", *name));
+    all.into_iter()
 }
 
 fn toml_value(value: &Value) -> String {
@@ -140,7 +145,7 @@ fn toml_value(value: &Value) -> String {
         Value::Null => "\"\"".into(),
         Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
         Value::Object(fields) => {
-            let fields: Vec<String> = fields.iter().map(|(k, v)| format!("{k} = {}", toml_value(v))).collect();
+            let fields: Vec<String> = in_order(fields).map(|(k, v)| format!("{k} = {}", toml_value(v))).collect();
             format!("{{ {} }}", fields.join(", "))
         }
         other => other.to_string(),

@@ -223,7 +223,11 @@ impl Context<'_> {
 }
 
 fn said(which: &WhichServer, what: &str) -> String {
-    format!("real server {} of {} {what}", which.server, which.service)
+    let WhichServer { service, mut server } = *which;
+    if server.port == 0 {
+        server.port = service.port();
+    }
+    format!("real server {server} of {service} {what}")
 }
 
 fn nothing_to_change(command: &str) -> Failure {

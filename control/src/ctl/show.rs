@@ -123,7 +123,7 @@ fn flags(s: &ServiceView) -> String {
     let mut words: Vec<String> = s.sched_flags.iter().map(|f| f.to_string()).collect();
     if let Some(p) = s.persistence {
         let prefix = p.prefix_len.map_or(String::new(), |l| format!("/{l}"));
-        words.push(format!("persistent {}{prefix}", duration(p.timeout_s.into())));
+        words.push(format!("persistent {}s{prefix}", p.timeout_s));
     }
     if s.one_packet {
         words.push("one-packet".into());
@@ -344,8 +344,7 @@ fn status_text(s: &Status) -> String {
     let behind = s.adopted.iter().filter(|g| **g != s.generation).count();
     let adopted = match (s.adopted.len(), behind) {
         (0, _) => "no worker runs".into(),
-        (n, 0) => format!("adopted by {}", if n == 1 { "the worker".into() } else { format!("all {n} workers") }),
-        (n, b) => format!("{b} of {} behind", plural(n, "worker")),
+        (n, behind) => format!("adopted by {} of {}", n - behind, plural(n, "worker")),
     };
     let none = || "none".to_owned();
     let mut text = format!(

@@ -40,7 +40,8 @@ impl Context<'_> {
 
     pub(super) fn drops(&mut self, all: bool) -> Done {
         self.print("/v1/stats", |s: &Stats| {
-            let wanted: Vec<&DropView> = s.drops.iter().filter(|d| all || d.packets > 0).collect();
+            let mut wanted: Vec<&DropView> = s.drops.iter().filter(|d| all || d.packets > 0).collect();
+            wanted.sort_by_key(|d| std::cmp::Reverse(d.packets));
             if wanted.is_empty() {
                 return "No packet was dropped.\n".into();
             }
@@ -60,7 +61,7 @@ fn stats_text(stats: &Stats, a: &StatsArgs) -> Result<String, ClientError> {
     let n = Numbers { exact: a.exact };
     let mut text = if a.rates { rates_table(stats, &services, a, n) } else { totals_table(stats, &services, a, n) };
     if a.service.is_none() {
-        text.push_str(&format!("\n{} flows are tracked now.\n", n.count(stats.flows)));
+        text.push_str(&format!("\nFlows tracked now: {}\n", n.count(stats.flows)));
         let mut drops: Vec<&DropView> = stats.drops.iter().filter(|d| d.packets > 0).collect();
         drops.sort_by_key(|d| std::cmp::Reverse(d.packets));
         let more = drops.len().saturating_sub(TOP_DROPS);
