@@ -54,7 +54,8 @@ impl FlowId {
 pub enum Fate {
     /// It goes.
     Remove,
-    /// It stays: the callback has moved its deadline.
+    /// It stays: the callback has moved its deadline, or wants to be asked again in a
+    /// quarter of a second.
     Keep,
 }
 
@@ -309,7 +310,9 @@ impl FlowTable {
                     going[going_len] = (*id, hash);
                     going_len += 1;
                 } else {
-                    let deadline = record.deadline;
+                    // What is kept without a new deadline comes up again in the next slot,
+                    // however far behind the wheel is.
+                    let deadline = if record.deadline.reached(now) { now } else { record.deadline };
                     self.wheel.insert(*id, deadline, now);
                 }
             }

@@ -231,6 +231,23 @@ fn expiry_keeps_to_its_budget() {
 }
 
 #[test]
+fn what_is_kept_as_it_is_comes_up_once_a_slot() {
+    let mut t = full(100);
+    let mut met = 0;
+    let mut ask = |t: &mut FlowTable, now| {
+        t.expire(now, 1_000_000, |_, _| {
+            met += 1;
+            Fate::Keep
+        });
+        std::mem::take(&mut met)
+    };
+    // The wheel is a minute and a half behind.
+    assert_eq!(ask(&mut t, Tick(100_000)), 100);
+    assert_eq!(ask(&mut t, Tick(100_000)), 0);
+    assert_eq!(ask(&mut t, Tick(100_256)), 100);
+}
+
+#[test]
 fn a_million_flows_find_room_and_their_records() {
     let mut t = table(1_000_000);
     for n in 0..1_000_000 {
