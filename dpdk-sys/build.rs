@@ -44,6 +44,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_xstats_(get|get_names|reset)",
     "rte_hash_(create|free|reset|count)",
     "rte_hash_add_key_with_hash(_data)?",
+    "rte_hash_del_key_with_hash",
     "rte_hash_lookup_with_hash_bulk(_data)?",
     "px_.*",
 ];
