@@ -1,6 +1,6 @@
 //! The model as workers are told it. Pure: the same input gives the same description.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use dataplane::sched::{SchedulerKind, flags as sched_flags};
 use dataplane::snapshot::{self as snap, Match, NextHopSpec, RealSpec, RouteSpec, ServiceSpec, Settings, Spec};
@@ -11,7 +11,7 @@ use crate::model::{
     ForwardingMode, GueChecksum, MarkRule, Persistence, RealServer, SchedFlag, Scheduler, Service, ServiceKey,
     Services, Tunnel,
 };
-use crate::topology::Topology;
+use crate::topology::{Topology, Way};
 
 /// Everything that a snapshot is made from.
 pub struct Input<'a> {
@@ -36,6 +36,13 @@ pub struct Input<'a> {
 /// Describes the snapshot.
 pub fn compile(input: &Input) -> Spec {
     let hops: BTreeMap<(u16, Ip), NextHopId> = input.next_hops.iter().map(|h| ((h.iface.0, h.ip), h.id)).collect();
+    let vips = vips(input.vips, input.services);
+    let hosts: HashSet<Ip> = vips.iter().map(|(ip, _)| *ip).collect();
+    // A server that is the director itself, by one of its own addresses, a VIP or the loopback.
+    let local = |r: &RealServer| {
+        let ip = Ip::from(r.address.ip);
+        r.address.ip.is_loopback() || hosts.contains(&ip) || input.topology.owns(ip)
+    };
     let mut reals = Vec::new();
     for (service, server, slot) in input.ids.slots() {
         let number = input.ids.service(service).unwrap_or(ServiceId::NONE);
@@ -44,14 +51,16 @@ pub fn compile(input: &Input) -> Spec {
             None => input.services.get(service).ok().and_then(|s| s.server(server)).cloned(),
         };
         if let Some(config) = config {
-            reals.push(real(input, &hops, (service, number), &config, slot));
+            let (way, local) =
+                if local(&config) { (None, true) } else { (input.topology.way(Ip::from(config.address.ip)), false) };
+            reals.push(real(input, &hops, (service, number), &config, slot, (way, local)));
         }
     }
     Spec {
         generation: input.generation,
         settings: input.settings.clone(),
         interfaces: input.topology.interfaces.iter().map(|i| i.spec.clone()).collect(),
-        vips: vips(input.vips, input.services),
+        vips,
         services: input.services.iter().filter_map(|s| service(s, input.ids)).collect(),
         reals,
         next_hops: input.next_hops.to_vec(),
@@ -123,18 +132,16 @@ fn real(
     (key, service): (&ServiceKey, ServiceId),
     r: &RealServer,
     slot: &Slot,
+    (way, local): (Option<Way>, bool),
 ) -> RealSpec {
-    let (topology, path_mtus) = (input.topology, input.path_mtus);
     let addr = Ip::from(r.address.ip);
-    // Frames for the director's own address would go to nobody.
-    let way = if topology.owns(addr) { None } else { topology.way(addr) };
     let next_hop = way.and_then(|w| hops.get(&(w.iface.0, w.next_hop)).copied());
     RealSpec {
         id: slot.id,
         service,
         addr,
         port: if matches!(key, ServiceKey::Mark { .. }) && !rewrites(r.mode) { 0 } else { r.address.port },
-        mode: mode(r.mode),
+        mode: if local { snap::ForwardingMode::Local } else { mode(r.mode) },
         tunnel: tunnel(r.tunnel),
         weight: u32::from(r.weight),
         last_weight: u32::from(slot.last_weight),
@@ -142,7 +149,7 @@ fn real(
         lower: u32::from(r.lower_threshold),
         next_hop: next_hop.unwrap_or(NextHopId::NONE),
         source: way.map_or(Ip::UNSPECIFIED, |w| w.source),
-        path_mtu: path_mtus.get(&addr).copied().unwrap_or(0),
+        path_mtu: input.path_mtus.get(&addr).copied().unwrap_or(0),
         available: slot.removed.is_none(),
         predecessor: slot.removed.as_ref().map_or(RealId::NONE, |g| g.predecessor),
     }

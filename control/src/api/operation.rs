@@ -198,7 +198,7 @@ mod tests {
     fn all_mistakes_of_a_batch_are_told() {
         let v = json!({"operations": [
             {"op": "add-service", "service": {"address": "tcp:10.9.0.1:0", "servers": [
-                {"address": "10.2.0.1:8080"}, {"address": "10.9.0.1:0", "mode": "nat"}]}},
+                {"address": "10.2.0.1:8080"}, {"address": "[2001:db8::1]:0", "mode": "nat"}]}},
             {"op": "add-servers"},
             {"op": "set-server", "service": "tcp:10.9.0.1:80", "set": {"weight": 70000}, "extra": 1},
             7,

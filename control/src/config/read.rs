@@ -403,7 +403,13 @@ fn warn(c: &mut Config) {
             warnings.push(format!("the service {} has no real server: its clients are refused", s.address));
         }
         for r in &s.servers {
-            if !c.has_route(r.address.ip) {
+            let ip = r.address.ip;
+            if ip.is_loopback() || c.owns(ip) || c.vips.contains(&ip) || s.address.vip() == Some(ip) {
+                warnings.push(format!(
+                    "the real server {} of {} is the director itself, where nothing listens",
+                    r.address, s.address
+                ));
+            } else if !c.has_route(ip) {
                 warnings.push(format!("there is no route to the real server {} of {}", r.address, s.address));
             }
         }

@@ -92,15 +92,21 @@ impl Engine {
 
     /// What is allowed but looks like a mistake.
     fn note(&self, operation: &Operation, notes: &mut Vec<String>) {
-        let servers = match operation {
-            Operation::AddService { service: NewService { servers, .. } }
-            | Operation::PutService { service: NewService { servers, .. } } => servers.as_slice(),
-            Operation::AddServer { server, .. } => std::slice::from_ref(server),
+        let (key, servers) = match operation {
+            Operation::AddService { service: NewService { address, servers, .. } }
+            | Operation::PutService { service: NewService { address, servers, .. } } => (address, servers.as_slice()),
+            Operation::AddServer { service, server } => (service, std::slice::from_ref(server)),
             _ => return,
         };
         for r in servers {
-            if notes.len() < 16 && self.topology.way(r.address.ip.into()).is_none() {
-                notes.push(format!("there is no route to the real server {}", r.address.ip));
+            let ip = r.address.ip;
+            if notes.len() >= 16 {
+                return;
+            }
+            if ip.is_loopback() || self.topology.owns(ip.into()) || key.vip() == Some(ip) {
+                notes.push(format!("the real server {ip} is the director itself, where nothing listens"));
+            } else if self.topology.way(ip.into()).is_none() {
+                notes.push(format!("there is no route to the real server {ip}"));
             }
         }
     }
@@ -114,7 +120,12 @@ impl Engine {
         let file = config::load(&path).map_err(|errors| {
             Error::new(ErrorCode::Invalid, config::render(&errors)).remedy("mend the file and reload again")
         })?;
-        let (next, waits) = self.config.reloaded(file);
+        self.reconfigure(file, now)
+    }
+
+    /// Goes over to another configuration as far as that is possible live.
+    pub fn reconfigure(&mut self, new: config::Config, now: u64) -> Result<Accepted, Error> {
+        let (next, waits) = self.config.reloaded(new);
         let base = fingerprint(&next.services);
         let services = if base == self.base { self.services.clone() } else { next.services.clone() };
         self.fits(&services)?;

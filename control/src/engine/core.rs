@@ -233,10 +233,13 @@ impl Engine {
                 *e = (role, mac);
             }
         };
+        let vips = compile::vips(&self.config.vips, &self.services);
         let live = self.services.iter().flat_map(|s| s.servers.iter().map(|r| r.address.ip));
         let removed = self.ids.slots().filter(|(.., slot)| slot.removed.is_some()).map(|(_, r, _)| r.ip);
         for ip in live.chain(removed).map(Ip::from) {
-            if let Some(way) = self.topology.way(ip).filter(|_| !self.topology.owns(ip)) {
+            // Nobody is asked for an address of our own.
+            let own = self.topology.owns(ip) || vips.binary_search_by_key(&ip, |(vip, _)| *vip).is_ok();
+            if let Some(way) = self.topology.way(ip).filter(|_| !own) {
                 add((way.iface, way.next_hop), if way.gateway { Role::Gateway } else { Role::Server }, None);
             }
         }
@@ -250,7 +253,6 @@ impl Engine {
             }
         }
         self.neighbours.require(&wanted, now);
-        let vips = compile::vips(&self.config.vips, &self.services);
         let hosts = vips.iter().filter(|(ip, len)| *len == if ip.is_v4() { 32 } else { 128 }).map(|(ip, _)| *ip);
         let own = self.topology.interfaces.iter().flat_map(|i| i.spec.addresses.iter().map(|(a, _)| *a));
         self.neighbours.announce(hosts.chain(own), now);

@@ -216,10 +216,6 @@ impl Service {
             let m = format!("the real server {at} is of another address family than {key}, with mode `{mode}`");
             return Err(Error::invalid("address", m).remedy("only mode `tunnel` carries one family over the other"));
         }
-        if key.vip() == Some(at.ip) {
-            let m = format!("the real server {at} has the address of its service {key}");
-            return Err(Error::invalid("address", m).remedy("give the server's own address"));
-        }
         if s.mode == ForwardingMode::FullNat {
             return Err(Error::invalid("mode", format!("mode `full-nat` for {at} of {key} is not supported yet"))
                 .remedy("use `nat`, `direct-routing` or `tunnel`"));
