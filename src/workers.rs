@@ -10,7 +10,7 @@ use dataplane::flow::table::FlowTable;
 use dataplane::io::dpdk::{Delivery, DpdkIo, Eal, Mempool, MempoolOptions, Port, PortInfo, PortOptions};
 use dataplane::link::WorkerLink;
 use dataplane::sched::SchedCore;
-use dataplane::units::{PortId, QueueId, WorkerId};
+use dataplane::units::{QueueId, WorkerId};
 use dataplane::worker::{Idle, Relays, Rings, Setup, Worker, run};
 use tracing::{info, warn};
 
@@ -166,10 +166,5 @@ impl Dataplane {
             bail!("{broken} workers ended by a panic");
         }
         Ok(())
-    }
-
-    /// What the ports turned out to be, by their number.
-    pub fn info(&self, port: PortId) -> Option<&PortInfo> {
-        self.ports.get(port.index()).map(|p| p.info())
     }
 }
