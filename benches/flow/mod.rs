@@ -183,12 +183,15 @@ impl TwoLines {
         for p in burst {
             self.index.prefetch(line(p.hash.0, self.lines.0));
         }
-        for p in burst {
-            sum |= self.index.at(line(p.hash.0, self.lines.0));
-            self.records.prefetch(line(p.hash.0 >> 32, self.lines.1));
+        let mut records = [0; BURST];
+        for (r, p) in records.iter_mut().zip(burst) {
+            // The line holds 0; the record is known when it has come, as in a table.
+            let told = *self.index.at(line(p.hash.0, self.lines.0)) as usize;
+            *r = line(p.hash.0 >> 32, self.lines.1) + told;
+            self.records.prefetch(*r);
         }
-        for p in burst {
-            sum |= self.records.at(line(p.hash.0 >> 32, self.lines.1));
+        for r in records.iter().take(burst.len()) {
+            sum |= self.records.at(*r);
         }
         burst.len() + sum as usize
     }
