@@ -30,8 +30,8 @@ pub struct ServeLimits {
     pub header_timeout: Duration,
     /// A connection of this age is closed after the request that it carries.
     pub max_age: Duration,
-    /// How long a request under way may take when the server stops or the connection is
-    /// too old. A client that does not read its answer is cut off then.
+    /// How long a request under way may take when the connection is too old. A client that
+    /// does not read its answer is cut off then.
     pub grace: Duration,
 }
 
@@ -58,13 +58,15 @@ pub struct Peer {
 
 /// Largest header block of a request, bytes.
 const HEADER_BYTES: usize = 16 * 1024;
+/// Longest wait for requests under way when the server stops.
+const STOP_TIME: Duration = Duration::from_secs(3);
 /// Refusals under way at a time; beyond that an excess connection is just closed.
 const REFUSALS: usize = 64;
 /// How long a refused client has to take its answer.
 const REFUSAL_TIME: Duration = Duration::from_millis(500);
 
 /// Answers on `listener` until `shutdown` completes; then requests under way are
-/// finished, within [`ServeLimits::grace`], and the socket is removed.
+/// finished, within three seconds, and the socket is removed at once.
 ///
 /// Must run in a tokio runtime with its I/O and time drivers; one thread is enough.
 pub async fn serve(
@@ -109,7 +111,7 @@ pub async fn serve(
     drop(listener);
     drop(socket);
     drop(stop);
-    let _ = timeout(limits.grace, async { while tasks.join_next().await.is_some() {} }).await;
+    let _ = timeout(limits.grace.min(STOP_TIME), async { while tasks.join_next().await.is_some() {} }).await;
     Ok(())
 }
 
