@@ -218,6 +218,8 @@ fn everything_can_be_read() {
     assert_eq!((v["flows"].as_array().unwrap().len(), &v["next"]), (50, &Value::Null));
     assert_eq!(d.call("POST", "/v1/stats/zero?service=tcp:10.9.0.1:80", "").0, 200);
     assert_eq!(d.call("POST", "/v1/stats/zero?service=fwm:9", "").0, 404);
+    assert_eq!(d.call("DELETE", "/v1/flows?service=tcp:10.9.0.1:80&server=10.2.0.11:8080", "").0, 200);
+    assert_eq!(d.call("DELETE", "/v1/flows?service=fwm:9", "").1["error"]["object"], "fwm:9");
     assert_eq!(d.call("PATCH", "/v1/timeouts", r#"{"tcp_s": 600}"#).0, 200);
     assert_eq!(d.call("POST", "/v1/reload", "").0, 200);
 }

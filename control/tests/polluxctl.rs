@@ -53,6 +53,7 @@ drops
 drops --all
 flows --limit 3
 flows --limit 2 --cursor 248
+flows --end --service tcp:10.9.0.1:80 --server 10.2.0.11:8080
 neighbours
 ports
 status
@@ -86,6 +87,7 @@ server add tcp:10.9.0.1:80 10.2.0.11:80 --tunnel ipip --tunnel-port 1
 server set tcp:10.9.0.1:80 10.2.0.11:80
 service lisst
 flows --limit 0
+flows --end
 ";
 
 fn transcript(socket: &Path) -> String {

@@ -13,7 +13,7 @@ use super::decode::{ChangeQuery, decode, json_body, key, query, value_at};
 use super::error::{ApiError, Problem};
 use super::operation::{decode_change, validate_service};
 use super::types::{TimeoutsPatch, ZeroQuery};
-use crate::engine::{Accepted, Change, Operation};
+use crate::engine::{Accepted, Change, EndFlows, Operation};
 use crate::model::{ErrorCode, NewServer, NewService, ServerKey, ServerPatch, ServiceKey};
 use crate::server::Peer;
 
@@ -254,6 +254,30 @@ pub async fn zero(State(api): State<Api>, peer: Option<Extension<Peer>>, uri: Ur
         Some(key) => e.object(key),
         None => e,
     })
+}
+
+/// `DELETE /v1/flows`
+pub async fn end_flows(State(api): State<Api>, peer: Option<Extension<Peer>>, uri: Uri) -> Answer {
+    let which: EndFlows = query(&uri)?;
+    let object = match (which.service, which.server) {
+        (Some(service), Some(server)) => Some(format!("{service} {server}")),
+        (service, _) => service.map(|s| s.to_string()),
+    };
+    match api.engine.end_flows(which).await {
+        Ok(accepted) => {
+            let peer = peer.map(|p| p.0);
+            tracing::info!(
+                uid = peer.map(|p| p.uid),
+                of = object.as_deref().unwrap_or("all"),
+                "flows ended by the API"
+            );
+            Ok(Json(accepted))
+        }
+        Err(e) => Err(match object {
+            Some(object) => ApiError::from(e).object(object),
+            None => e.into(),
+        }),
+    }
 }
 
 /// `PATCH /v1/timeouts`

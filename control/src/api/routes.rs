@@ -13,7 +13,7 @@ use super::types::{
     ZeroQuery,
 };
 use super::{Api, change, read};
-use crate::engine::{Accepted, Change, FlowPage, FlowQuery, ServerView, ServiceView, Stats, Status, Version};
+use crate::engine::{Accepted, Change, EndFlows, FlowPage, FlowQuery, ServerView, ServiceView, Stats, Status, Version};
 use crate::model::{NewServer, NewService, ServerPatch, ServicePatch};
 
 /// Makes the schema of one type.
@@ -186,6 +186,11 @@ fn changing() -> Vec<Route> {
     all.push(
         Route::new("POST", "/v1/stats/zero", "zeroStats", "Starts statistics at zero again.", change::zero)
             .query::<ZeroQuery>()
+            .answers::<Accepted>(),
+    );
+    all.push(
+        Route::new("DELETE", "/v1/flows", "endFlows", "Ends flows before their time.", change::end_flows)
+            .query::<EndFlows>()
             .answers::<Accepted>(),
     );
     all.push(

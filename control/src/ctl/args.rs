@@ -338,6 +338,9 @@ pub struct FlowsArgs {
     /// Go on where the listing before ended
     #[arg(long)]
     pub cursor: Option<String>,
+    /// End the flows instead of listing them: those of --service, of its --server, or --all
+    #[arg(long, conflicts_with_all = ["client", "vip", "protocol", "limit", "cursor"])]
+    pub end: bool,
 }
 
 /// `polluxctl config …`

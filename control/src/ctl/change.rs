@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::args::{ChangeArgs, ServerOptions, ServiceOptions, TimeoutsArgs, TunnelKind, WhichServer};
+use super::args::{ChangeArgs, FlowsArgs, ServerOptions, ServiceOptions, TimeoutsArgs, TunnelKind, WhichServer};
 use super::{Context, Done, Failure};
 use crate::api::{Problem, Timeouts, TimeoutsPatch};
 use crate::client::escape;
@@ -167,6 +167,32 @@ impl Context<'_> {
             None => "/v1/stats/zero".into(),
         };
         self.send("POST", &path, None::<&()>, &ChangeArgs::default(), "statistics start at zero")
+    }
+
+    pub(super) fn end_flows(&mut self, a: &FlowsArgs) -> Done {
+        let (path, said) = match (a.service, a.server) {
+            (Some(_), _) if a.all => {
+                return Err(Failure::Usage {
+                    message: "--all and --service are given at once".into(),
+                    remedy: "give one of the two".into(),
+                });
+            }
+            (Some(service), Some(server)) => {
+                let (s, r) = (escape(&service.to_string()), escape(&server.to_string()));
+                (format!("/v1/flows?service={s}&server={r}"), format!("flows of {service} to {server} end"))
+            }
+            (Some(service), None) => {
+                (format!("/v1/flows?service={}", escape(&service.to_string())), format!("flows of {service} end"))
+            }
+            (None, _) if a.all => ("/v1/flows?all=true".into(), "all flows end".into()),
+            (None, _) => {
+                return Err(Failure::Usage {
+                    message: "it is not said which flows to end".into(),
+                    remedy: "give --service SERVICE, also with --server SERVER, or --all".into(),
+                });
+            }
+        };
+        self.send("DELETE", &path, None::<&()>, &ChangeArgs::default(), &said)
     }
 
     pub(super) fn reload(&mut self) -> Done {

@@ -117,6 +117,7 @@ impl Context<'_> {
             },
             Command::Stats(a) if a.zero => self.zero(a.service),
             Command::Stats(a) => self.stats(&a),
+            Command::Flows(a) if a.end => self.end_flows(&a),
             Command::Flows(a) => self.flows(&a),
             Command::Neighbours => self.neighbours(),
             Command::Ports => self.ports(),

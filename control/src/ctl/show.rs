@@ -329,13 +329,18 @@ fn ports_tables(ports: &[PortView]) -> String {
         ]);
     }
     let mut text = format!("{}\n{}", facts.render(), traffic.render());
-    for p in ports.iter().filter(|p| !p.facts.offloads.is_empty() || !p.facts.details.is_empty()) {
+    let telling: Vec<_> =
+        ports.iter().filter(|p| !p.facts.offloads.is_empty() || !p.facts.details.is_empty()).collect();
+    if !telling.is_empty() {
+        text.push('\n');
+    }
+    for p in telling {
         let mut words: Vec<String> = Vec::new();
         if !p.facts.offloads.is_empty() {
             words.push(format!("offloads {}", p.facts.offloads.join(" ")));
         }
         words.extend(p.facts.details.iter().map(|(k, v)| format!("{k} {v}")));
-        text.push_str(&format!("\n{}: {}\n", p.facts.name, words.join("; ")));
+        text.push_str(&format!("{}: {}\n", p.facts.name, words.join("; ")));
     }
     text
 }
@@ -348,15 +353,15 @@ fn status_text(s: &Status) -> String {
     };
     let none = || "none".to_owned();
     let mut text = format!(
-        "running     {}\ngeneration  {}, {adopted}\nservices    {}, {}, from {}{}\nfile        {}\nstate       {}\n",
+        "running     {}\ngeneration  {}, {adopted}\nservices    {}, {}{}{}\nfile        {}\nstate       {}\n",
         duration(s.uptime_s),
         s.generation,
         plural(s.services as usize, "service"),
         plural(s.servers as usize, "real server"),
         match s.services_from.as_str() {
-            "file" => "the configuration file",
-            "state" => "the state file",
-            _ => "nowhere",
+            "file" => ", from the configuration file",
+            "state" => ", from the state file",
+            _ => "",
         },
         if s.changed_by_api { ", changed since by the API" } else { "" },
         s.config_file.clone().unwrap_or_else(none),

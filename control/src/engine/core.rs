@@ -320,6 +320,7 @@ impl Engine {
                     Err(e) => Progress::Done(Err(e)),
                 }
             }
+            Request::EndFlows(which) => Progress::Done(self.end_flows(&which).map(Response::Accepted)),
             Request::Reload => Progress::Done(self.reload(now).map(Response::Accepted)),
             query => Progress::Done(self.query(&query, now)),
         }

@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::report::{Accepted, FlowPage, NeighbourView, PortView, ServiceView, Stats, Status, Version};
-use super::request::{Change, FlowQuery, Operation, Reply, Request, Response};
+use super::request::{Change, EndFlows, FlowQuery, Operation, Reply, Request, Response};
 use crate::model::{Error, ErrorCode, ServiceKey};
 
 /// A request on its way to the engine.
@@ -81,6 +81,10 @@ impl EngineHandle {
     query! {
         /// A page of flows.
         flows(query: FlowQuery) -> FlowPage, Request::Flows(query), Response::Flows(f) => f
+    }
+    query! {
+        /// Ends flows before their time.
+        end_flows(which: EndFlows) -> Accepted, Request::EndFlows(which), Response::Accepted(a) => a
     }
     query! {
         /// The neighbours.

@@ -6,6 +6,7 @@
 
 mod change;
 mod core;
+mod end_flows;
 mod flows;
 mod handle;
 mod query;
@@ -20,5 +21,5 @@ mod tests;
 pub use self::core::{Engine, EngineError, Setup};
 pub use handle::{EngineHandle, Envelope, QUEUE};
 pub use report::*;
-pub use request::{Change, FlowQuery, Operation, Reply, Request, Response};
+pub use request::{Change, EndFlows, FlowQuery, Operation, Reply, Request, Response};
 pub use run::{Progress, Ticket, run};

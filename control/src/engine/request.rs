@@ -113,6 +113,18 @@ pub struct FlowQuery {
     pub cursor: Option<String>,
 }
 
+/// Which flows to end before their time. Something must be named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndFlows {
+    /// Those of this service.
+    pub service: Option<ServiceKey>,
+    /// Of them, those to this real server; one that was removed counts while it has flows.
+    pub server: Option<ServerKey>,
+    /// All flows.
+    pub all: bool,
+}
+
 /// A request.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Request {
@@ -126,6 +138,8 @@ pub enum Request {
     Stats,
     /// A page of flows.
     Flows(FlowQuery),
+    /// Ends flows.
+    EndFlows(EndFlows),
     /// The neighbours.
     Neighbours,
     /// The ports.
@@ -143,7 +157,7 @@ pub enum Request {
 /// An answer to the request of the same name.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Response {
-    /// To [`Request::Change`] and [`Request::Reload`].
+    /// To [`Request::Change`], [`Request::EndFlows`] and [`Request::Reload`].
     Accepted(Accepted),
     /// To [`Request::Services`].
     Services(Vec<ServiceView>),

@@ -548,3 +548,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ending_flows_is_told_to_every_worker_and_must_say_which() {
+    let mut w = world(FILE, None, 2);
+    let mut end = |service: Option<&str>, server: Option<&str>, all| {
+        let (service, server) = (service.map(|s| s.parse().unwrap()), server.map(|s| s.parse().unwrap()));
+        w.engine.handle(Request::EndFlows(EndFlows { service, server, all }), 0)
+    };
+    end(None, None, true).unwrap();
+    end(Some(VIP), None, false).unwrap();
+    end(Some(VIP), Some("10.2.0.12:8080"), false).unwrap();
+    let code = |r: Reply| r.unwrap_err().code;
+    assert_eq!(code(end(None, None, false)), ErrorCode::Invalid);
+    assert_eq!(code(end(None, Some("10.2.0.12:8080"), false)), ErrorCode::Invalid);
+    assert_eq!(code(end(Some(VIP), None, true)), ErrorCode::Invalid);
+    assert_eq!(code(end(Some("fwm:7"), None, false)), ErrorCode::NoSuchService);
+    assert_eq!(code(end(Some(VIP), Some("10.2.0.99:1"), false)), ErrorCode::NoSuchServer);
+    let (real, service) = (w.real("10.2.0.12:8080"), w.engine.ids.service(&VIP.parse().unwrap()).unwrap());
+    for worker in &w.workers {
+        let told: Vec<Command> = std::iter::from_fn(|| worker.link.commands.pop()).collect();
+        assert_eq!(told, [Command::FlushAll, Command::FlushService(service), Command::FlushReal(real)]);
+    }
+}

@@ -16,7 +16,7 @@ use control::engine::{
     PortFacts, PortView, Rates, Reply, Request, Response, ServerView, ServiceView, Stats, Status, Traffic, Version,
     WorkerView,
 };
-use control::model::{Error, ErrorCode, Limits, Service, Services};
+use control::model::{Error, Limits, Service, Services};
 use control::server::{self, ServeLimits};
 use tokio::sync::{mpsc, oneshot};
 
@@ -147,6 +147,12 @@ impl Engine {
                 return Err(Error::invalid("cursor", "the cursor `bad` is none of ours"));
             }
             Request::Flows(q) => Response::Flows(flows(q.limit.unwrap_or(100), q.cursor.as_deref())),
+            Request::EndFlows(which) => {
+                if let Some(key) = which.service {
+                    self.services.get(&key)?;
+                }
+                Response::Accepted(self.accepted())
+            }
             Request::Neighbours => Response::Neighbours(neighbours()),
             Request::Ports => Response::Ports(ports()),
             Request::Version => Response::Version(Version {
@@ -157,8 +163,6 @@ impl Engine {
             }),
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Timeouts => Response::Timeouts(900, 120, 300),
-            #[allow(unreachable_patterns, reason = "requests that came later")]
-            _ => return Err(Error::new(ErrorCode::Internal, "this test knows no such request")),
         })
     }
 
@@ -337,8 +341,8 @@ fn ports() -> Vec<PortView> {
             rx_queues: 2,
             tx_queues: 2,
             steering: "software".into(),
-            offloads: vec![],
-            details: BTreeMap::new(),
+            offloads: vec!["ipv4-checksum".into()],
+            details: BTreeMap::from([("idle".into(), "relax".into())]),
         },
         addresses: vec![address.into()],
         rx_packets: 1_234_567,
