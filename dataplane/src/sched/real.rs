@@ -92,8 +92,9 @@ impl RealState {
             std::cmp::Ordering::Equal => false,
         }
     }
+    /// After connections came; says whether the server became overloaded.
     #[inline(always)]
-    fn grown(&mut self) -> bool {
+    pub fn grown(&mut self) -> bool {
         let reached = self.upper != 0 && !self.overloaded() && self.all.total() >= self.upper;
         self.marks |= if reached { OVERLOADED } else { 0 };
         reached

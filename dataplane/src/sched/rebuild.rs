@@ -163,13 +163,16 @@ impl SchedCore {
             *slot = new.id;
             *used_reals = (*used_reals).max(new.id.index() + 1);
             let (real, rest) = (&mut reals[new.id.index()], &mut rest[new.id.index()]);
-            if real.service != id {
-                // The others' connections of it may not have been looked at: begin a new round.
-                *seen = seen.wrapping_sub(1);
-            }
+            let unknown = real.service != id;
             rest.lower = new.lower;
             real.enlist(id, position as u32, new);
             real.all = counts.connections(new.id).plus(rest.others);
+            if unknown {
+                // It may have connections from before, those of an earlier process.
+                real.grown();
+                // The others' connections of it may not have been looked at: begin a new round.
+                *seen = seen.wrapping_sub(1);
+            }
             spare = spare.wrapping_add_signed(real.mark_room());
             (position, real.key(kind))
         });

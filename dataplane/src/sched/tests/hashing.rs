@@ -71,6 +71,15 @@ fn mh() {
     assert_eq!(Bench::new(Mh, &[(11, 0)]).hashes(1, 1, 1, Vary::Client), "-");
 }
 
+/// Shares are shifted down to six bits, but not to nothing: 200 : 1 becomes 50 : 1.
+#[test]
+fn mh_gives_small_weights_a_share() {
+    let b = Bench::new(Mh, &[(11, 1), (12, 200)]);
+    let table = b.sched.table.as_deref().unwrap();
+    let small = table.iter().filter(|id| **id == b.id(11).0).count();
+    assert!(small.abs_diff(4_093 / 51) <= 1, "{small}");
+}
+
 /// A drained server keeps its slots; one added with weight 0 has none.
 #[test]
 fn mh_edits() {

@@ -91,6 +91,27 @@ fn wrr_order() {
     assert_eq!(b.flows(8), "11 11 12 13 10 11 12 13");
 }
 
+/// Where the kernel's search ends when every server is overloaded: in the last pass it
+/// stays at the server chosen last, in any other it goes back to the head.
+#[test]
+fn wrr_goes_on_after_a_refusal() {
+    let mut b = Bench::new(Wrr, &[(10, 1), (11, 2), (12, 1), (13, 3)]);
+    b.threshold(1, 0);
+    let fill = |b: &mut Bench| {
+        for name in [10, 11, 12] {
+            let id = b.id(name);
+            b.core.opened(&b.counts, id, true);
+        }
+    };
+    fill(&mut b);
+    assert_eq!(b.flows(2), "13 -");
+    [10, 11, 12].map(|name| b.close(name));
+    assert_eq!(b.flows(4), "12 11 10 -");
+    // Now the pass is the one from the head, of the largest weight.
+    [13, 12, 11, 10].map(|name| b.close(name));
+    assert_eq!(b.flows(5), "13 11 12 10 -");
+}
+
 #[test]
 fn lc() {
     assert_eq!(Bench::new(Lc, W1230).flows(8), "13 12 11 13 12 11 13 12");
