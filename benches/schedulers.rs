@@ -3,9 +3,10 @@
 //! `cargo bench -p pollux-dataplane --bench schedulers [-- FILTER]`
 //!
 //! A row is one scheduler, a column one number of servers. `open` is a choice and the
-//! count of the flow that it opens; `life` adds the end of some older flow. Each figure is
-//! the best of several rounds, in nanoseconds and in cycles of the core, whose length is
-//! measured just before by a chain of dependent multiplications.
+//! count of the flow that it opens; `life` adds the end of some older flow; `rebuild` is
+//! the first choice after one server came or went; `compile` is control's part of that.
+//! Each figure is the best of several rounds, in nanoseconds and in cycles of the core,
+//! whose length is measured first by a chain of dependent multiplications.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -31,6 +32,8 @@ const WEIGHTS: [Weights; 3] = [
 ];
 
 struct Setup {
+    /// Microseconds that compiling the snapshot took.
+    compile: f64,
     core: SchedCore,
     counts: CoreCounts,
     snapshot: Snapshot,
@@ -51,7 +54,9 @@ impl Setup {
             reals: reals.iter().map(|r| r.id).collect(),
         };
         let spec = Spec { generation: 1, services: vec![service], reals, ..Spec::default() };
+        let compile = Self::time_compile(&spec);
         Self {
+            compile,
             core: SchedCore::new(64, 16_384),
             counts: CoreCounts::new(16_384),
             snapshot: Snapshot::compile(&spec),
@@ -65,7 +70,7 @@ impl Setup {
     /// Opens `flows` flows, ending an older one after each if `life`.
     #[inline(never)]
     fn run(&mut self, flows: u32, life: bool) {
-        let Self { core, counts, snapshot, flows: opened, random } = self;
+        let Self { core, counts, snapshot, flows: opened, random, .. } = self;
         let Some(service) = snapshot.service(SERVICE) else { return };
         let mut key = SchedKey {
             client: Ip::from_v4([10, 1, 0, 1]),
@@ -110,6 +115,14 @@ impl Setup {
             let start = Instant::now();
             self.run(FLOWS, true);
             start.elapsed().as_nanos() as f64 / f64::from(FLOWS)
+        })
+    }
+    /// Microseconds for control to compile the whole snapshot.
+    fn time_compile(spec: &Spec) -> f64 {
+        best(|| {
+            let start = Instant::now();
+            black_box(Snapshot::compile(black_box(spec)));
+            start.elapsed().as_nanos() as f64 / 1_000.0
         })
     }
     /// Microseconds for the first choice after a change of the list.
@@ -174,7 +187,7 @@ fn main() {
             continue;
         }
         for weights in WEIGHTS {
-            let mut rows = [String::new(), String::new(), String::new()];
+            let mut rows = [const { String::new() }; 4];
             for servers in SERVERS {
                 let mut setup = Setup::new(kind, servers, weights);
                 let figures = [setup.time_open(), setup.time_life()];
@@ -182,9 +195,10 @@ fn main() {
                     row.push_str(&format!("{:>10.1} ({:>5.0})", ns, ns * rate));
                 }
                 let other = Setup::new(kind, servers - 1, weights);
+                rows[3].push_str(&format!("{:>15.0} µs", setup.compile));
                 rows[2].push_str(&format!("{:>15.1} µs", setup.time_rebuild(other.sched())));
             }
-            for (name, row) in ["open", "life", "rebuild"].iter().zip(rows) {
+            for (name, row) in ["open", "life", "rebuild", "compile"].iter().zip(rows) {
                 println!("{:<8}{:<10}{:<8}{row}", kind.name(), weights.0, name);
             }
         }

@@ -18,6 +18,10 @@ pub const LOCALITY_ENTRIES: usize = 16_384;
 /// Servers in the sets of all entries together.
 const MEMBERS: usize = 2 * LOCALITY_ENTRIES;
 
+/// Servers in one set. The kernel's sets grow without limit, and are searched for every
+/// flow; a set that is full here is left as it is, and wlc chooses.
+const SET: u32 = 64;
+
 /// Entries looked at for the least recently used one.
 const LOOK: usize = 8;
 
@@ -125,7 +129,7 @@ impl Locality {
     /// Adds a server to a destination's set, making the entry if there is none.
     pub fn add(&mut self, place: &Place, real: RealId, now: Tick) {
         let id = self.get(place, now).unwrap_or_else(|| self.make(place, now));
-        if !self.members(id).any(|m| m == real) {
+        if self.size(id) < SET && !self.members(id).any(|m| m == real) {
             self.push(id, real, now);
         }
     }
@@ -252,6 +256,17 @@ mod tests {
         assert_eq!(l.members(id).map(|r| r.0).collect::<Vec<_>>(), [9]);
         assert!(!l.is_settled(id, now.after_ms(LOCALITY_EXPIRATION_MS)));
         assert!(l.is_settled(id, now.after_ms(LOCALITY_EXPIRATION_MS + 1)));
+    }
+
+    #[test]
+    fn a_set_is_bounded() {
+        let (mut l, now) = (Locality::new(), Tick(7));
+        for r in 0..1000 {
+            l.add(&place(1), RealId(r), now);
+        }
+        let id = l.get(&place(1), now).unwrap();
+        assert_eq!(l.size(id), SET);
+        assert_eq!(l.members(id).count(), SET as usize);
     }
 
     #[test]

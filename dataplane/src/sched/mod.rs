@@ -18,15 +18,36 @@
 //! [`SchedCore::choose`] picks a server; then [`SchedCore::opened`], [`SchedCore::turned`]
 //! and [`SchedCore::closed`] tell what became of the flow; [`SchedCore::refresh`] runs once
 //! a poll. Nothing allocates. After a change of the configuration nothing has to be done:
-//! `choose` sees that a service is not as it was and rebuilds that service's state, which
-//! takes a few nanoseconds a server, once.
+//! `choose` sees that a service is not as it was and rebuilds that service's state, once:
+//! about 9 ns a server, so 9 µs for a service of 1,000 and 0.1 ms for one of 10,000. Where
+//! only weights or thresholds changed, the changed servers are amended.
 //!
 //! # Cost
 //!
-//! lc, wlc, sed, nq, fo and ovf keep the servers in a minimum tree ([`tree`]): choosing is
-//! one load, a count that changes costs one walk to the root (five levels for 1,000
-//! servers). rr and wrr find the next eligible server after a position in the same tree.
-//! sh, dh and mh are one look into a table that control built.
+//! lc, wlc, sed, nq, fo, ovf and lblc keep the servers in a minimum tree (`tree.rs`):
+//! choosing is one load, a count that changes costs one walk to the root (five levels for
+//! 1,000 servers). rr and wrr find the next eligible server after a position in the same
+//! tree. sh, dh and mh are one look into a table that control built, twos two draws by
+//! such a table. lblcr searches a destination's set, which is bounded. A choice together
+//! with the count of the flow that it opens, from `benches/schedulers.rs`, in nanoseconds:
+//!
+//! | real servers | 10 | 100 | 1,000 | 10,000 |
+//! |---|---|---|---|---|
+//! | wlc, weights 1 to 10 | 13.6 | 15.2 | 17.0 | 19.0 |
+//! | rr, wrr | 9 | 9 | 9 | 9 |
+//! | sh, dh | 9 | 9 | 9 | 9 |
+//! | mh | 16 | 16 | 16 | 16 |
+//!
+//! # Where this differs from the kernel
+//!
+//! - wrr's pass depends on the order in which servers were added and changed. Of several
+//!   edits that a worker did not see apart from each other, or that came before the first
+//!   flow, the final list is known: it is taken as one edit and then one addition after
+//!   the other.
+//! - Weights above [`MAX_WEIGHT`], ipvsadm's limit, count as that.
+//! - The memory of lblc and lblcr is of fixed size (`locality.rs`).
+//! - mh takes a larger table where the kernel refuses to add a server.
+//! - twos draws again when it meets an overloaded server.
 //!
 //! # Several workers
 //!

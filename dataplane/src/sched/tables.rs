@@ -37,7 +37,7 @@ pub(super) fn build(
         SchedulerKind::Dh => Some(in_turn(reals, |_| 1)),
         // A server of weight 0 has one slot, which is refused.
         SchedulerKind::Sh => Some(in_turn(reals, |r| r.weight.max(1))),
-        SchedulerKind::Mh => Some(maglev(prime(flag_bits), reals, last_weights)),
+        SchedulerKind::Mh => Some(maglev(prime(flag_bits, reals.len()), reals, last_weights)),
         _ => None,
     }
 }
@@ -51,12 +51,14 @@ fn in_turn(reals: &[SchedReal], share: impl Fn(&SchedReal) -> u32) -> Arc<[u32]>
     all.cycle().take(SLOTS).collect()
 }
 
-/// Which of [`PRIMES`] the flags ask for.
-fn prime(flag_bits: u32) -> usize {
-    match (flag_bits & flags::MH_TABLE_MASK) >> flags::MH_TABLE_SHIFT {
+/// Which of [`PRIMES`] the flags ask for, or a larger one that holds all servers (the
+/// kernel refuses to add more servers than its table has slots).
+fn prime(flag_bits: u32, servers: usize) -> usize {
+    let wanted = match (flag_bits & flags::MH_TABLE_MASK) >> flags::MH_TABLE_SHIFT {
         0 => DEFAULT_PRIME,
         n => (n as usize - 1).min(PRIMES.len() - 1),
-    }
+    };
+    (wanted..PRIMES.len()).find(|n| PRIMES[*n] as usize >= servers).unwrap_or(PRIMES.len() - 1)
 }
 
 /// One server's way through the table.
@@ -75,8 +77,7 @@ fn maglev(prime: usize, reals: &[SchedReal], weights: &[u32]) -> Arc<[u32]> {
     let weight = |n: usize| weights.get(n).map_or(0, |w| (*w).min(MAX_WEIGHT));
     let divisor = (0..reals.len()).map(weight).fold(0, gcd);
     let mut table = vec![RealId::NONE.0; size as usize];
-    // As the kernel, refuse what the table cannot hold.
-    if divisor == 0 || reals.len() > size as usize {
+    if divisor == 0 {
         return table.into();
     }
     // Shares beyond half of the table's bits are shifted down.

@@ -80,6 +80,20 @@ fn mh_gives_small_weights_a_share() {
     assert!(small.abs_diff(4_093 / 51) <= 1, "{small}");
 }
 
+/// More servers than the kernel's table holds get a larger one.
+#[test]
+fn mh_holds_many_servers() {
+    let real = crate::snapshot::Real { weight: 1, last_weight: 1, ..Real::NONE };
+    let reals: Vec<Real> =
+        (0..5000u32).map(|n| Real { addr: Ip::from_v4((n + 1).to_be_bytes()), ..real.clone() }).collect();
+    let members = reals.iter().enumerate().map(|(n, r)| (RealId(n as u32), r));
+    let sched = ServiceSched::compile(Mh, 0, members);
+    let table = sched.table.as_deref().unwrap();
+    assert_eq!(table.len(), 8_191);
+    let used: std::collections::HashSet<_> = table.iter().collect();
+    assert_eq!(used.len(), 5000);
+}
+
 /// A drained server keeps its slots; one added with weight 0 has none.
 #[test]
 fn mh_edits() {

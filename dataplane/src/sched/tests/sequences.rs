@@ -105,10 +105,10 @@ fn wrr_goes_on_after_a_refusal() {
     };
     fill(&mut b);
     assert_eq!(b.flows(2), "13 -");
-    [10, 11, 12].map(|name| b.close(name));
+    [10, 11, 12].into_iter().for_each(|name| b.close(name));
     assert_eq!(b.flows(4), "12 11 10 -");
     // Now the pass is the one from the head, of the largest weight.
-    [13, 12, 11, 10].map(|name| b.close(name));
+    [13, 12, 11, 10].into_iter().for_each(|name| b.close(name));
     assert_eq!(b.flows(5), "13 11 12 10 -");
 }
 
