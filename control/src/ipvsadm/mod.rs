@@ -10,12 +10,14 @@
 
 mod address;
 mod command;
+mod listing;
 mod marks;
 mod options;
 #[cfg(test)]
 mod tests;
 
 pub use self::command::{Command, List, parse};
+pub use self::listing::{Facts, list, save};
 pub use self::marks::Marks;
 
 use crate::engine::Operation;

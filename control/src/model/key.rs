@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use dataplane::units::Protocol;
@@ -33,7 +33,7 @@ macro_rules! as_string {
 /// The identity of a service, written `tcp:10.9.0.1:80`, `udp:[2001:db8::1]:53`,
 /// `sctp:10.9.0.1:3868`, or `fwm:7` (`fwm6:7` for IPv6) for a firewall mark.
 ///
-/// Ordered as listings are: firewall marks, then by family, protocol, address, port.
+/// Ordered as ipvsadm lists them: by family, protocol, address and port, firewall marks last.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum ServiceKey {
@@ -68,11 +68,11 @@ impl PartialOrd for ServiceKey {
 }
 
 impl ServiceKey {
-    /// What listings sort by: firewall marks, then family, protocol, address, port.
-    fn listing_order(&self) -> (bool, bool, u8, IpAddr, u32) {
+    /// What listings sort by: mark (none first), family, protocol, address, port.
+    fn listing_order(&self) -> (u32, bool, u8, Option<IpAddr>, u16) {
         match *self {
-            Self::Mark { ipv6, mark } => (false, ipv6, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED), mark),
-            Self::Address { protocol, vip, port } => (true, vip.is_ipv6(), protocol as u8, vip, u32::from(port)),
+            Self::Mark { ipv6, mark } => (mark, ipv6, 0, None, 0),
+            Self::Address { protocol, vip, port } => (0, vip.is_ipv6(), order(protocol), Some(vip), port),
         }
     }
     /// Whether the service is IPv6.
@@ -95,6 +95,15 @@ impl ServiceKey {
             Self::Mark { .. } => None,
             Self::Address { vip, .. } => Some(*vip),
         }
+    }
+}
+
+/// TCP, UDP, SCTP.
+fn order(p: Protocol) -> u8 {
+    match p {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+        Protocol::Sctp => 2,
     }
 }
 
@@ -403,7 +412,7 @@ mod tests {
 
     #[test]
     fn keys_sort_as_listings_do() {
-        let keys = ["fwm:2", "fwm6:1", "tcp:9.0.0.1:9", "tcp:10.9.0.1:80", "udp:1.0.0.1:1", "tcp:[::2]:1"];
+        let keys = ["tcp:9.0.0.1:9", "tcp:10.9.0.1:80", "udp:1.0.0.1:1", "tcp:[::2]:1", "fwm6:1", "fwm:2"];
         let parsed: Vec<ServiceKey> = keys.iter().map(|k| k.parse().unwrap()).collect();
         let mut sorted = parsed.clone();
         sorted.reverse();
