@@ -31,6 +31,8 @@ struct Player {
     last: HashMap<String, Vec<u8>>,
     results: std::vec::IntoIter<Value>,
     report: Report,
+    /// Our time, milliseconds, when the recording's clock was at zero.
+    zero: Option<f64>,
 }
 
 /// Plays `scenarios/NAME.json` against `results/NAME.jsonl` of a folder.
@@ -72,7 +74,7 @@ impl Player {
         let rig = Rig::new(1);
         let rules = Rules::new(scenario, vips, &servers, &rig.links, u64::from(rig.now.0))?;
         let report = Report { name: name.into(), compared: 0, differences: Vec::new() };
-        Ok(Self { rig, rules, macs, last: HashMap::new(), results: results.into_iter(), report })
+        Ok(Self { rig, rules, macs, last: HashMap::new(), results: results.into_iter(), report, zero: None })
     }
 
     fn now(&self) -> u64 {
@@ -92,6 +94,17 @@ impl Player {
         }
         self.rig.sleep_ms(ms % 250);
         self.tick();
+    }
+
+    /// Catches up with the recording's clock, so that timers can be compared.
+    fn catch_up(&mut self, line: &Value) {
+        let Some(t) = line["t"].as_f64() else { return };
+        let now = self.now() as f64;
+        let zero = *self.zero.get_or_insert(now - t * 1000.0);
+        let behind = zero + t * 1000.0 - now;
+        if behind >= 1.0 {
+            self.sleep(behind as u32);
+        }
     }
 
     fn next(&mut self, kind: &str) -> Result<Value> {
@@ -127,6 +140,8 @@ impl Player {
         } else if let Some(line) = step["ipvsadm"].as_str() {
             let expected = self.next("ipvsadm")?;
             self.ipvsadm(line, step["stdin"].as_str(), &expected);
+        } else if step.get("show").is_some() {
+            self.show_all(step)?;
         } else if let Some(s) = step["fast"].as_f64().or(step["sleep"].as_f64()) {
             self.sleep((s * 1000.0) as u32);
         } else if let Some(line) = step["sh"].as_str() {
@@ -139,6 +154,7 @@ impl Player {
     }
 
     fn ipvsadm(&mut self, line: &str, stdin: Option<&str>, expected: &Value) {
+        self.catch_up(expected);
         let (code, said) = self.rules.run(line, stdin.unwrap_or_default(), self.now());
         self.rig.run();
         if expected["rc"] != code || expected["stderr"] != said.as_str() {
@@ -146,6 +162,36 @@ impl Player {
                 "`ipvsadm {line}`: {code} {said:?} instead of {} {}",
                 expected["rc"], expected["stderr"]
             ));
+        }
+    }
+
+    /// Compares listings: `all` is recorded as one line for each form.
+    fn show_all(&mut self, step: &Value) -> Result<()> {
+        let forms = if step["show"] == "all" { ALL_FORMS.len() } else { 1 };
+        for _ in 0..forms {
+            let expected = self.next("show")?;
+            self.show(&expected);
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, expected: &Value) {
+        let args = expected["args"].as_str().unwrap_or_default();
+        // Names come from the DNS, the order without sorting from the kernel's hash table,
+        // and rates depend on when the kernel's timer ran.
+        if args.contains("nosort") || args.contains("rate") || !(args.contains('n') || args.contains("timeout")) {
+            return;
+        }
+        self.catch_up(expected);
+        let now = self.now();
+        let rig = &mut self.rig;
+        let (code, out, said) = self.rules.show(args, now, || rig.run());
+        let wanted = expected["stdout"].as_str().unwrap_or_default();
+        if expected["rc"] != code || expected["stderr"] != said.as_str() {
+            self.report.differences.push(format!("`ipvsadm {args}`: {code} {said:?} instead of {}", expected["rc"]));
+        }
+        if let Some(d) = differing_line(&out, wanted) {
+            self.report.differences.push(format!("`ipvsadm {args}`: {d}"));
         }
     }
 
@@ -194,6 +240,7 @@ impl Player {
     }
 
     fn packet(&mut self, expected: &Value) {
+        self.catch_up(expected);
         let (side, text) =
             (expected["side"].as_str().unwrap_or_default(), expected["sent"].as_str().unwrap_or_default());
         let out = self.inject(side, text);
@@ -234,6 +281,50 @@ impl Player {
             }
         }
     }
+}
+
+/// The forms that `show all` stands for.
+const ALL_FORMS: [&str; 8] = [
+    "-Ln",
+    "-Ln --stats",
+    "-Ln --rate",
+    "-Ln --thresholds",
+    "-Ln --persistent-conn",
+    "-Ln --tun-info",
+    "-Ln --timeout",
+    "-Sn",
+];
+
+/// The first line that differs. Connections come in any order, and their timers may be
+/// two seconds apart.
+fn differing_line(got: &str, want: &str) -> Option<String> {
+    let entries = want.starts_with("IPVS connection entries");
+    let lines = |t: &str| {
+        let mut l: Vec<String> = t.lines().map(str::to_owned).collect();
+        if entries {
+            l.sort_by_key(|l| (l.get(..4).map(str::to_owned), l.get(11..).map(str::to_owned)));
+        }
+        l
+    };
+    let (got, want) = (lines(got), lines(want));
+    let timer = |l: &str| -> Option<i64> {
+        let (m, s) = l.get(4..9)?.split_once(':')?;
+        Some(m.parse::<i64>().ok()? * 60 + s.parse::<i64>().ok()?)
+    };
+    let same = |g: &str, w: &str| {
+        g == w
+            || entries
+                && g.get(11..) == w.get(11..)
+                && g.get(..4) == w.get(..4)
+                && timer(g).zip(timer(w)).is_some_and(|(a, b)| (a - b).abs() <= 2)
+    };
+    for n in 0..got.len().max(want.len()) {
+        let (g, w) = (got.get(n).map_or("", String::as_str), want.get(n).map_or("", String::as_str));
+        if !same(g, w) {
+            return Some(format!("{g:?} instead of {w:?}"));
+        }
+    }
+    None
 }
 
 fn brief(d: &Value) -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use control::config::{Config, Port, Route, StaticNeighbour};
-use control::engine::{Change, Engine, Operation, PortFacts, Request, Setup};
+use control::engine::{Change, Engine, FlowQuery, FlowView, Operation, PortFacts, Progress, Request, Response, Setup};
 use control::ipvsadm::{self, Command, Marks};
 use control::model::{Error, Limits, Network};
 use dataplane::link::WorkerLink;
@@ -117,6 +117,46 @@ impl Rules {
             },
             Ok(_) => (0, String::new()),
         }
+    }
+
+    /// What a listing prints, and its exit code. The workers run while flows are listed.
+    pub fn show(&mut self, args: &str, now: u64, mut run: impl FnMut()) -> (i32, String, String) {
+        let command = match ipvsadm::parse(&ipvsadm::split(args), &self.marks) {
+            Err(f) => return (f.code, String::new(), f.message + "\n"),
+            Ok(command) => command,
+        };
+        let Ok(Response::Services(services)) = self.engine.handle(Request::Services, now) else {
+            return (255, String::new(), "no services".into());
+        };
+        let (list, said) = match command {
+            Command::Save { .. } => return (0, ipvsadm::save(&services), String::new()),
+            Command::List(list) if list.service.is_some_and(|k| services.iter().all(|s| s.address != k)) => {
+                return (1, String::new(), "No such service\n".into());
+            }
+            Command::List(list) => (list, String::new()),
+            _ => return (0, String::new(), String::new()),
+        };
+        let timeouts = match self.engine.handle(Request::Timeouts, now) {
+            Ok(Response::Timeouts(tcp, fin, udp)) => (tcp, fin, udp),
+            _ => (0, 0, 0),
+        };
+        let flows = if list.connections { self.flows(now, &mut run) } else { Vec::new() };
+        let facts = ipvsadm::Facts { services: &services, flows: &flows, timeouts, size: 4096 };
+        (0, ipvsadm::list(&list, &facts), said)
+    }
+
+    fn flows(&mut self, now: u64, run: &mut impl FnMut()) -> Vec<FlowView> {
+        let query = FlowQuery { limit: Some(4096), ..FlowQuery::default() };
+        let Progress::Pending(ticket) = self.engine.start(Request::Flows(query), now) else { return Vec::new() };
+        for _ in 0..100 {
+            for (t, reply) in self.engine.tick(now) {
+                if let (true, Ok(Response::Flows(page))) = (t == ticket, reply) {
+                    return page.flows;
+                }
+            }
+            run();
+        }
+        Vec::new()
     }
 
     /// Lets the engine do what it does every 10 ms. Its questions for neighbours are kept
