@@ -123,10 +123,12 @@ mod tests {
         let all = hashes();
         let pair = |h: &FlowHash| h.bucket(16) as usize * 16 + h.owner(16).index();
         let tagged = |h: &FlowHash| h.bucket(16) as usize * 16 + h.tag() as usize / 16;
+        let fine = |h: &FlowHash| (h.bucket(4096) % 16 * 16) as usize + h.tag() as usize % 16;
         let strides = |h: &FlowHash| h.bucket(16) as usize * 16 + h.stride(17) as usize - 1;
         for (what, u) in [
             ("bucket and owner", unevenness(256, all.iter().map(pair))),
             ("bucket and tag", unevenness(256, all.iter().map(tagged))),
+            ("low bits of the bucket and the tag", unevenness(256, all.iter().map(fine))),
             ("bucket and stride", unevenness(256, all.iter().map(strides))),
         ] {
             assert!((0.6..1.4).contains(&u), "{what}: {u}");

@@ -311,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_bite_left_is_a_list_of_its_own() {
+        let mut w = Wheel::new(16).unwrap();
+        (0..6).for_each(|r| w.take(r, Tick(100), Tick(0)));
+        let mut some = [0; 2];
+        assert_eq!(w.pop_due(Tick(1000), &mut 100, &mut some), 2);
+        assert_eq!(some, [5, 4]);
+        // Its first record goes, as does one of those that were popped and put back.
+        w.insert(5, Tick(5000), Tick(1000));
+        w.remove(3);
+        w.remove(5);
+        assert_eq!(due(&mut w, Tick(1000), 7), [2, 1, 0]);
+        assert!(due(&mut w, Tick(9000), 7).is_empty());
+    }
+
+    #[test]
     fn free_records_come_back_last_in_first_out() {
         let mut w = Wheel::new(3).unwrap();
         for r in 0..3 {
