@@ -224,6 +224,8 @@ impl Client {
 fn request(method: &str, path: &str, body: Option<Vec<u8>>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     let method = Method::from_bytes(method.as_bytes())?;
     let builder = Request::builder().method(method).uri(path).header(header::HOST, "pollux");
+    // One request a connection: the server gives the place back as soon as it has answered.
+    let builder = builder.header(header::CONNECTION, "close");
     match body {
         Some(b) => builder.header(header::CONTENT_TYPE, "application/json").body(Full::new(b.into())),
         None => builder.body(Full::default()),

@@ -62,6 +62,9 @@ const HEADER_BYTES: usize = 16 * 1024;
 const STOP_TIME: Duration = Duration::from_secs(3);
 /// Refusals under way at a time; beyond that an excess connection is just closed.
 const REFUSALS: usize = 64;
+/// How long an excess connection waits for a place before it is refused: clients that come
+/// and go leave connections that are closed, but not yet seen to be.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a refused client has to take its answer.
 const REFUSAL_TIME: Duration = Duration::from_millis(500);
 
@@ -94,9 +97,15 @@ pub async fn serve(
                             drop(place);
                         });
                     } else if let Ok(place) = refusals.clone().try_acquire_owned() {
+                        let (router, stopping, places) = (router.clone(), stopping.clone(), places.clone());
                         tasks.spawn(async move {
-                            let _ = timeout(REFUSAL_TIME, refuse(stream, limits.max_connections)).await;
-                            drop(place);
+                            match timeout(PATIENCE, places.acquire_owned()).await {
+                                Ok(Ok(_place)) => {
+                                    drop(place);
+                                    connection(stream, router, limits, stopping).await;
+                                }
+                                _ => drop(timeout(REFUSAL_TIME, refuse(stream, limits.max_connections)).await),
+                            }
                         });
                     }
                 }
