@@ -117,7 +117,7 @@ shell_syntax() {
 }
 
 build() {
-    build_release -p pollux -p pollux-control -p pollux-tests --bins
+    build_release -p pollux -p pollux-control -p pollux-tests --bin polluxd --bin polluxctl --bin tunnel-end
 }
 
 # The release build serves all that follows; it is made once.

@@ -232,7 +232,7 @@ world_ready() {
 # TUNNEL_END. POLLUX_BIN_DIR names a directory that has them.
 binaries() {
     local dir
-    dir=$(build_release -p pollux -p pollux-control -p pollux-tests --bins) || exit 1
+    dir=$(build_release -p pollux -p pollux-control -p pollux-tests --bin polluxd --bin polluxctl --bin tunnel-end) || exit 1
     POLLUXD=$dir/polluxd POLLUXCTL=$dir/polluxctl TUNNEL_END=$dir/tunnel-end
     local program
     for program in "$POLLUXD" "$POLLUXCTL" "$TUNNEL_END"; do

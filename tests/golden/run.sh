@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 modes=("$@")
 [ $# -gt 0 ] || modes=(nat dr ipip)
 need_packages python3-scapy tshark jq curl
-bin=$(build_release -p pollux -p pollux-control --bins) || exit 1
+bin=$(build_release -p pollux -p pollux-control --bin polluxd --bin polluxctl) || exit 1
 work=$(mktemp -d /tmp/pollux-golden.XXXXXX)
 daemon=
 cleanup() {
