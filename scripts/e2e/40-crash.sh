@@ -8,7 +8,7 @@ writer() {
     local i answer
     for ((i = 1; ; i++)); do
         answer=$(api POST /v1/services -H 'Content-Type: application/json' \
-            -d "{\"address\": \"tcp:198.51.101.$((i % 250 + 1)):$((1000 * $1 + i))\", \"servers\": [{\"address\": \"10.0.0.11:80\"}, {\"address\": \"10.0.0.12:80\"}]}") || return 0
+            -d "{\"address\": \"tcp:198.51.101.$((i % 250 + 1)):$((1000 * $1 + i))\", \"servers\": [{\"address\": \"10.0.0.11:80\", \"mode\": \"nat\"}, {\"address\": \"10.0.0.12:80\", \"mode\": \"nat\"}]}") || return 0
         [ -z "$answer" ] && return 0
         if jq -e '.generation > 0' <<<"$answer" >/dev/null 2>&1; then
             printf 'tcp:198.51.101.%d:%d\n' $((i % 250 + 1)) $((1000 * $1 + i)) >>"$WORLD_DIR/accepted"

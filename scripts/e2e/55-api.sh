@@ -16,7 +16,7 @@ done
 check_equal "an unknown path" 404 "$(status GET /v1/nonsense)"
 check_equal "a wrong method" 405 "$(status DELETE /v1/version)"
 check_equal "a service that is not there" 404 "$(status GET /v1/services/tcp:192.0.2.9:80)"
-check_match "and the error is for programs" '"code": *"no-such-service"' "$(api GET /v1/services/tcp:192.0.2.9:80)"
+check_match "and the error is for programs" '"code": *"no_such_service"' "$(api GET /v1/services/tcp:192.0.2.9:80)"
 
 check_equal "add a service" 201 "$(status POST /v1/services -H "$json" -d "{\"address\": \"tcp:$vip:80\", \"scheduler\": \"wrr\"}")"
 check_equal "not twice" 409 "$(status POST /v1/services -H "$json" -d "{\"address\": \"tcp:$vip:80\"}")"

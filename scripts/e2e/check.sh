@@ -60,9 +60,20 @@ check_match() {
 # test_done: the last line of every test file.
 test_done() {
     if [ "$FAILURES" -gt 0 ] && [ -s "$WORLD_DIR/polluxd.log" ]; then
-        printf 'the end of the log of polluxd:\n'
-        tail -n 20 "$WORLD_DIR/polluxd.log" | sed 's/^/    /'
+        what_it_says 2>&1 | sed 's/^/    /'
     fi
     [ "$FAILURES" -eq 0 ]
     exit
+}
+
+# what_it_says: what polluxd knows and logged, for whoever looks for the reason.
+what_it_says() {
+    printf 'the end of the log of polluxd:\n'
+    tail -n 20 "$WORLD_DIR/polluxd.log"
+    alive "$DAEMON_PID" || return 0
+    ctl neighbours
+    ctl --json stats | jq -c '.workers[] | [.worker, .counters, .drops]'
+    printf 'the client, and the bridges:\n'
+    in_ns cl ip neigh show
+    in_ns dir bridge fdb show | grep -v permanent
 }

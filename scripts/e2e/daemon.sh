@@ -146,7 +146,7 @@ requests() {
     for ((i = 0; i < parallel; i++)); do
         from=$((i * n / parallel + 1)) to=$(((i + 1) * n / parallel))
         [ "$to" -ge "$from" ] || continue
-        in_ns cl curl -s --max-time 10 -H 'Connection: close' "http://$vip/?[$from-$to]" >"$WORLD_DIR/answers.$i" &
+        in_ns cl curl -s --max-time 4 -H 'Connection: close' "http://$vip/?[$from-$to]" >"$WORLD_DIR/answers.$i" &
         pids+=($!)
     done
     for i in "${pids[@]}"; do

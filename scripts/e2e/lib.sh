@@ -44,8 +44,8 @@ real_ip() { printf '10.0.0.%d\n' $((10 + $1)); }
 # r1, r2, r3.
 ns() { printf '%s-%s\n' "$WORLD" "$1"; }
 
-# in_ns NAME COMMAND…: runs a command there. In the background, `$!` is the command's
-# own process id, as `ip` and `exec` replace themselves.
+# in_ns NAME COMMAND…: runs a command there. In the background `$!` is that of a shell
+# around it, good to wait for; what is to get signals is started by start_in.
 in_ns() {
     local name=$1
     shift
@@ -110,12 +110,17 @@ world_up() {
 }
 
 bridges_up() {
-    local bridge
+    local bridge filter
     for bridge in brc brs; do
         in_ns dir ip link add "$bridge" type bridge mcast_snooping 0
         in_ns dir ip link set "$bridge" up
         # The bridges are switches: the director's kernel has no address in these networks.
         in_ns dir sysctl -qw "net.ipv6.conf.$bridge.disable_ipv6=1"
+    done
+    # Nor does it look into the packets: where bridges pass netfilter, malformed ones would
+    # end there and never reach polluxd.
+    for filter in iptables ip6tables arptables; do
+        in_ns dir sysctl -qw "net.bridge.bridge-nf-call-$filter=0" 2>/dev/null || true
     done
 }
 
