@@ -60,6 +60,11 @@ for command in "service list" stats flows neighbours ports version; do
     check "polluxctl --json $command is JSON" jq -e . <<<"$(ctl --json $command)"
 done
 
+# What the README shows is right usage: without a daemon it is refused with 1, not 2.
+while read -r -a words; do
+    check_equal "README: polluxctl ${words[*]}" 1 "$(exit_of "$POLLUXCTL" --socket "$WORLD_DIR/nobody.sock" "${words[@]}")"
+done < <(sed -n 's/^\$ polluxctl \([^#]*\).*/\1/p' "$(repo_root)/README.md")
+
 requests "$VIP_NAT" 20 >/dev/null
 check_at_least "flows are listed" 20 "$(api GET '/v1/flows?limit=1000' | jq '.flows | length')"
 check_equal "by pages" 5 "$(api GET '/v1/flows?limit=5' | jq '.flows | length')"
