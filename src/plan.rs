@@ -27,7 +27,8 @@ const PER_WORKER: usize = 512 + 256 + 512 + 1088 + 2048;
 pub fn plan(config: &Config) -> Plan {
     let workers = config.workers.cores.len();
     let mtu = config.ports.iter().map(|p| usize::from(p.mtu)).max().unwrap_or(1500).max(LEAST_PACKET);
-    let data_room = (HEADROOM + mtu + FRAME_EXTRA).next_multiple_of(64);
+    let data_room =
+        config.dpdk.buffer_bytes.map_or_else(|| (HEADROOM + mtu + FRAME_EXTRA).next_multiple_of(64), usize::from);
     let rings: usize = config
         .ports
         .iter()

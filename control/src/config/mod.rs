@@ -62,6 +62,8 @@ pub struct Dpdk {
     pub eal_args: Vec<String>,
     /// Packet buffers in all; `None` lets the daemon work it out.
     pub packet_buffers: Option<u32>,
+    /// Bytes of one packet buffer, DPDK's headroom of 128 included; `None` fits the largest MTU.
+    pub buffer_bytes: Option<u16>,
 }
 
 /// What a worker does when no packet comes.

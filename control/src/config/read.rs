@@ -79,6 +79,7 @@ fn read_dpdk(section: Option<Section>) -> Dpdk {
     set(&mut d.no_huge, s.get("no_huge").and_then(|f| f.bool()));
     d.memory_mb = s.get("memory_mb").and_then(|f| f.int(16..=1 << 20));
     d.packet_buffers = s.get("packet_buffers").and_then(|f| f.int(1024..=1 << 26));
+    d.buffer_bytes = s.get("buffer_bytes").and_then(|f| f.int(256..=16384));
     if let Some(f) = s.get("file_prefix")
         && let Some(p) = f.string()
     {
