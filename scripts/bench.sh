@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Measures Pollux against DPDK's testpmd, in turns, on a replaying port. See docs/PERFORMANCE.md.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+
+usage() {
+    cat <<'HELP'
+usage: scripts/bench.sh [OPTION…]
+
+Runs testpmd and Pollux alternately on the same port, captures and packet buffers, and
+prints for each forwarding mode and number of flows: million packets per second, the ratio
+to testpmd macswap (median of pairs), its spread, and E: nanoseconds a packet beyond
+testpmd io. Of two orders of the flows, as created and shuffled, the worse is the figure.
+Compares with the floors and fails when one is missed. Takes about twenty minutes.
+
+  --quick            under two minutes: short slices, one order for two workers
+  --full             1,048,576 flows as well
+  --rows LIST        of dr,nat,ipip              (dr,nat,ipip)
+  --flows LIST       numbers of flows            (1024,65536)
+  --workers LIST     numbers of workers          (1,2)
+  --orders LIST      of created,shuffled,zipf    (created,shuffled)
+  --pairs N          pairs of each kind          (5)
+  --seconds S        length of a slice           (5)
+  --max-spread X     widest spread reported      (0.10)
+  --restart          start every program anew for every slice
+  --json             one JSON object a line on standard output
+  --floor-only       testpmd alone
+  --subject NAME     pollux, or to test the rig: macswap, 5tswap
+  --write-doc        write the table into docs/PERFORMANCE.md
+  --figures          draw docs/figures/*.svg from the last results
+  --instructions     instead of all this: instructions per packet by callgrind,
+                     compared with benches/instructions.json
+  --update           with --instructions: write the baseline
+
+Exit status: 0 all floors hold, 1 one is missed, 2 wrong usage, 3 too noisy or not possible.
+Environment: POLLUX_BIN_DIR (binaries built elsewhere), POLLUX_BENCH_DIR (captures and
+results; default target/bench), POLLUX_SKIP_PACKAGES=1.
+HELP
+}
+
+root=$(repo_root)
+work=${POLLUX_BENCH_DIR:-$(target_dir)/bench}
+command="scripts/bench.sh $*"
+subject=pollux
+quick='' full='' instructions='' update='' figures=''
+flows='' pairs='' seconds='' workers='' orders=''
+pass=()
+
+value() {
+    [ -n "${2:-}" ] || usage_error "$1 needs a value"
+}
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) quick=1 ;;
+    --full) full=1 ;;
+    --flows) value "$@" && flows=$2 && shift ;;
+    --workers) value "$@" && workers=$2 && shift ;;
+    --orders) value "$@" && orders=$2 && shift ;;
+    --pairs) value "$@" && pairs=$2 && shift ;;
+    --seconds) value "$@" && seconds=$2 && shift ;;
+    --rows | --max-spread) value "$@" && pass+=("$1" "$2") && shift ;;
+    --restart | --json) pass+=("$1") ;;
+    --floor-only) subject=none ;;
+    --subject) value "$@" && subject=$2 && shift ;;
+    --write-doc) pass+=(--write-doc "$root/docs/PERFORMANCE.md") ;;
+    --figures) figures=1 ;;
+    --instructions) instructions=1 ;;
+    --update) update=--update ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage_error "unknown option $1" ;;
+    esac
+    shift
+done
+mkdir -p "$work"
+
+if [ -n "$instructions" ]; then
+    need_packages valgrind python3 build-essential
+    need_rust
+    exec python3 "$root/scripts/bench/instructions.py" --root "$root" --target "$(target_dir)" --work "$work" $update
+fi
+
+need_root "it runs DPDK programs on huge pages"
+need_packages dpdk python3 pkg-config
+
+# Sizes first, so that a short run stays short whatever else is chosen.
+if [ -n "$quick" ]; then
+    pass+=(--settle 0.05)
+    : "${pairs:=3}" "${seconds:=0.3}"
+else
+    : "${pairs:=5}" "${seconds:=5}"
+fi
+: "${workers:=1,2}" "${orders:=created,shuffled}"
+: "${flows:=1024,65536${full:+,1048576}}"
+
+binaries=
+if [ "$subject" = pollux ]; then
+    binaries=$(build_release)
+fi
+
+# Huge pages of 2 MiB for what lives at a time. A packet of a capture takes 448 bytes of
+# mbuf, a flow about 100 of table; up to 131,072 flows five programs stay in memory.
+largest=$(printf '%s\n' "${flows//,/$'\n'}" | tr -d _ | sort -n | tail -n 1)
+programs=1
+[ "$largest" -gt 131072 ] || programs=5
+setup_hugepages $((programs * (160 + largest * 448 * 2 / 2097152) + largest * 256 / 2097152 + 128))
+
+status=0
+python3 "$root/scripts/bench/rig.py" --work "$work" --subject "$subject" --bin "$binaries" \
+    --flows "$flows" --workers "$workers" --orders "$orders" --pairs "$pairs" --seconds "$seconds" \
+    --command "${command% }" "${pass[@]}" || status=$?
+if [ -n "$figures" ] && [ "$status" -le 1 ]; then
+    python3 "$root/scripts/bench/figures.py" --results "$work/results.json" \
+        --instructions "$root/benches/instructions.json" --out "$root/docs/figures"
+fi
+exit "$status"
