@@ -118,11 +118,17 @@ impl Ids {
         self.real_numbers.next
     }
 
-    /// Whether all of `after` can have numbers. To be asked before anything is changed.
-    pub fn check(&self, after: &Services) -> Result<(), Error> {
-        let services = after.iter().filter(|s| !self.services.contains_key(&s.address)).count();
-        let known = |s: &ServiceKey, r: &RealServer| self.slots.contains_key(&(*s, r.address));
-        let reals: usize = after.iter().map(|s| s.servers.iter().filter(|r| !known(&s.address, r)).count()).sum();
+    /// Whether all of `after` can have numbers. To be asked before anything is changed;
+    /// what is the same as in `before` has them.
+    pub fn check(&self, before: &Services, after: &Services) -> Result<(), Error> {
+        let (mut services, mut reals) = (0, 0);
+        for s in after.iter() {
+            if before.get(&s.address).is_ok_and(|old| std::sync::Arc::ptr_eq(old, s)) {
+                continue;
+            }
+            services += usize::from(!self.services.contains_key(&s.address));
+            reals += s.servers.iter().filter(|r| !self.slots.contains_key(&(s.address, r.address))).count();
+        }
         let full = |what: &str, held: usize| {
             let m = format!("no number is free for another {what}: {held} removed ones still have flows");
             Err(Error::new(ErrorCode::LimitReached, m).remedy("wait until their flows have ended, or raise [limits]"))

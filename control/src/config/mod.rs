@@ -1,6 +1,7 @@
 //! The configuration file: TOML into typed values, with every mistake at once.
 
 mod error;
+mod network;
 mod read;
 mod reader;
 mod reload;

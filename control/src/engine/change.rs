@@ -27,7 +27,7 @@ impl Engine {
             self.note(operation, &mut notes);
         }
         if services != self.services || timeouts != self.timeouts {
-            self.ids.check(&services)?;
+            self.ids.check(&self.services, &services)?;
             self.persist(&services, timeouts)?;
             self.timeouts = timeouts;
             self.services_from = if self.state.is_some() { "state" } else { self.services_from };
@@ -54,8 +54,8 @@ impl Engine {
             Operation::SetService { address, set } => services.set(address, set, limits),
             Operation::DeleteService { address } => services.delete(address),
             Operation::AddServer { service, server } => services.add_server(service, server, limits),
-            Operation::SetServer { service, address, set } => services.set_server(service, address, set, limits),
-            Operation::DeleteServer { service, address } => services.delete_server(service, address, limits),
+            Operation::SetServer { service, address, set } => services.set_server(service, address, set),
+            Operation::DeleteServer { service, address } => services.delete_server(service, address),
             Operation::Flush => {
                 services.flush();
                 Ok(())
@@ -129,13 +129,19 @@ impl Engine {
         let base = fingerprint(&next.services);
         let services = if base == self.base { self.services.clone() } else { next.services.clone() };
         self.fits(&services)?;
-        self.ids.check(&services)?;
+        self.ids.check(&self.services, &services)?;
         if base != self.base {
             let replaced = self.services.clone();
-            self.base = base;
-            self.set_aside(&replaced, &services).map_err(|e| Error::new(ErrorCode::NotPersisted, e.to_string()))?;
+            let before = std::mem::replace(&mut self.base, base);
+            if let Err(e) = self.set_aside(&replaced, &services) {
+                self.base = before;
+                return Err(Error::new(ErrorCode::NotPersisted, e.to_string()));
+            }
             self.services_from = "file";
         }
+        // What the old file was warned of may be mended.
+        let mended = std::mem::take(&mut self.config.warnings);
+        self.warnings.retain(|w| !mended.contains(w));
         self.config = next;
         if self.timeouts.is_some_and(|t| t.base != self.file_timeouts()) {
             self.timeouts = None;

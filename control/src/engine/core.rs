@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dataplane::flow::state::State as FlowState;
-use dataplane::link::{Event, WorkerLink};
+use dataplane::link::WorkerLink;
 use dataplane::snapshot::{IfaceId, Settings, Snapshot};
 use dataplane::units::{Ip, Mac, RealId};
 
@@ -16,21 +16,15 @@ use super::statistics::Statistics;
 use crate::compile::{self, Input};
 use crate::config::Config;
 use crate::ids::Ids;
-use crate::model::{Error, ErrorCode, ForwardingMode, Services};
+use crate::model::{Error, ErrorCode, Services};
 use crate::neighbour::{Neighbours, Role};
 use crate::state::{SetTimeouts, State, StateError, StateFile, TimeoutChange, differences, fingerprint};
 use crate::topology::Topology;
 
-/// Removed servers are looked over this often, milliseconds.
-const RELEASE_MS: u64 = 100;
 /// How long a change waits for the workers, milliseconds.
-const ADOPT_MS: u64 = 2000;
-/// A reported path MTU is believed for so long, milliseconds (RFC 1191 section 6.3).
-const PATH_MTU_MS: u64 = 600_000;
+pub(super) const ADOPT_MS: u64 = 2000;
 /// Warnings kept for the status.
 const WARNINGS: usize = 32;
-/// Frames given to the worker in one tick.
-const FRAMES: usize = 128;
 
 /// What an engine is made of.
 pub struct Setup {
@@ -65,11 +59,12 @@ pub enum EngineError {
     Model(Error),
 }
 
-struct Waiting {
-    ticket: Ticket,
-    generation: u64,
-    deadline: u64,
-    notes: Vec<String>,
+/// A change that waits for the workers.
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) generation: u64,
+    pub(super) deadline: u64,
+    pub(super) notes: Vec<String>,
 }
 
 /// Control's whole state. Time is an argument: milliseconds since the daemon's epoch.
@@ -93,14 +88,14 @@ pub struct Engine {
     pub(super) started: u64,
     pub(super) warnings: Vec<String>,
     pub(super) needs_restart: Vec<String>,
-    path_mtus: BTreeMap<Ip, u16>,
-    path_mtu_until: BTreeMap<Ip, u64>,
+    pub(super) path_mtus: BTreeMap<Ip, u16>,
+    pub(super) path_mtu_until: BTreeMap<Ip, u64>,
     pub(super) listings: Listings,
-    waiting: Vec<Waiting>,
+    pub(super) waiting: Vec<Waiting>,
     tickets: u64,
     /// The workers must be told, with the next tick.
-    dirty: bool,
-    released_at: u64,
+    pub(super) dirty: bool,
+    pub(super) released_at: u64,
 }
 
 impl Engine {
@@ -140,7 +135,7 @@ impl Engine {
             released_at: now,
         };
         let services = engine.starting_services()?;
-        engine.ids.check(&services).map_err(EngineError::Model)?;
+        engine.ids.check(&engine.services, &services).map_err(EngineError::Model)?;
         engine.go_over_to(services, now);
         Ok(engine)
     }
@@ -260,7 +255,7 @@ impl Engine {
     }
 
     /// Compiles a snapshot and gives it to every worker.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         self.dirty = false;
         self.neighbours.take_changed();
         self.generation += 1;
@@ -290,7 +285,7 @@ impl Engine {
     }
 
     /// Whether flows may still refer to a real server.
-    fn in_use(links: &[Arc<WorkerLink>], id: RealId) -> bool {
+    pub(super) fn in_use(links: &[Arc<WorkerLink>], id: RealId) -> bool {
         let one = |l: &Arc<WorkerLink>| {
             let c = &l.counts;
             id.index() < c.capacity() && (c.active(id) > 0 || c.inactive(id) > 0 || c.persistent(id) > 0)
@@ -355,117 +350,5 @@ impl Engine {
     /// Whether a shorter tick would bring an answer sooner.
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty() || !self.listings.is_empty()
-    }
-
-    /// Every 10 ms: what the workers said, timers, at most one new snapshot. Returns the
-    /// answers that are ready.
-    pub fn tick(&mut self, now: u64) -> Vec<(Ticket, Reply)> {
-        self.listen(now);
-        self.neighbours.tick(&self.topology, now);
-        self.send_frames();
-        self.age_path_mtus(now);
-        self.statistics.tick(self.ids.reals_used(), now);
-        if now.saturating_sub(self.released_at) >= RELEASE_MS {
-            self.released_at = now;
-            self.release(now);
-        }
-        if self.neighbours.take_changed() || self.dirty {
-            self.publish();
-        }
-        self.links.iter().for_each(|l| l.reclaim());
-        let mut ready = self.listings.tick(&self.links, &self.services, &self.ids, now);
-        self.waited(now, &mut ready);
-        ready
-    }
-
-    fn waited(&mut self, now: u64, ready: &mut Vec<(Ticket, Reply)>) {
-        let adopted = self.adopted();
-        for w in std::mem::take(&mut self.waiting) {
-            if adopted >= w.generation {
-                let accepted = Accepted { generation: w.generation, ..self.accepted(w.notes) };
-                ready.push((w.ticket, Ok(Response::Accepted(accepted))));
-            } else if now >= w.deadline {
-                let m = format!(
-                    "the change was made and published as generation {}, but not every worker uses it after {ADOPT_MS} ms",
-                    w.generation
-                );
-                ready.push((
-                    w.ticket,
-                    Err(Error::new(ErrorCode::Timeout, m).remedy("see the workers' generations in the status")),
-                ));
-            } else {
-                self.waiting.push(w);
-            }
-        }
-    }
-
-    fn listen(&mut self, now: u64) {
-        let links = self.links.clone();
-        for (n, link) in links.iter().enumerate() {
-            // Bounded by what the queues hold, lest a busy worker keep us here.
-            for _ in 0..link.events.capacity() {
-                let Some(event) = link.events.pop() else { break };
-                if let Some(warning) = self.neighbours.event(&event, &self.topology, now) {
-                    self.warn(warning);
-                }
-                if let Event::PathMtu { ip, mtu } = event {
-                    self.path_mtu(ip, mtu, now);
-                }
-            }
-            for _ in 0..link.answers.capacity() {
-                let Some(answer) = link.answers.pop() else { break };
-                self.listings.answer(n, &answer, now);
-            }
-        }
-    }
-
-    /// A router told of a smaller MTU on the way to a tunnel's end.
-    fn path_mtu(&mut self, ip: Ip, mtu: u16, now: u64) {
-        let tunnelled = |r: &crate::model::RealServer| r.mode == ForwardingMode::Tunnel && Ip::from(r.address.ip) == ip;
-        if !self.services.iter().any(|s| s.servers.iter().any(tunnelled)) {
-            return;
-        }
-        // Nothing smaller is worth believing (RFC 1191 section 3; RFC 8200 section 5).
-        let mtu = mtu.max(if ip.is_v4() { 576 } else { 1280 });
-        self.path_mtu_until.insert(ip, now + PATH_MTU_MS);
-        self.dirty |= self.path_mtus.insert(ip, mtu) != Some(mtu);
-    }
-
-    fn age_path_mtus(&mut self, now: u64) {
-        if self.path_mtu_until.is_empty() {
-            return;
-        }
-        let over: Vec<Ip> = self.path_mtu_until.iter().filter(|(_, until)| **until <= now).map(|(ip, _)| *ip).collect();
-        for ip in over {
-            self.path_mtu_until.remove(&ip);
-            self.path_mtus.remove(&ip);
-            self.dirty = true;
-        }
-    }
-
-    /// Frames go by the first worker, which can send on every port.
-    fn send_frames(&mut self) {
-        let Some(link) = self.links.first() else { return };
-        for _ in 0..FRAMES {
-            let Some(frame) = self.neighbours.next_frame() else { return };
-            if let Err(frame) = link.inject.push(frame) {
-                return self.neighbours.put_back(frame);
-            }
-        }
-    }
-
-    fn release(&mut self, now: u64) {
-        let adopted = self.adopted();
-        let links = self.links.clone();
-        let freed = self.ids.release(&self.services, adopted, now, |id| Self::in_use(&links, id));
-        for (service, id) in &freed {
-            self.statistics.retire(*service, *id);
-            if !self.services.contains(service) {
-                self.statistics.forget_service(service);
-            }
-        }
-        if !freed.is_empty() {
-            self.rebuild(now);
-        }
     }
 }

@@ -14,6 +14,7 @@ mod report;
 mod request;
 mod run;
 mod statistics;
+mod tick;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::core::Engine;
 use super::handle::Envelope;
-use super::request::{Reply, Request};
+use super::request::{Reply, Request, Response};
 
 /// Between two ticks.
 const TICK: Duration = Duration::from_millis(10);
@@ -46,10 +46,7 @@ pub async fn run(
     loop {
         tokio::select! {
             () = &mut shutdown => return Ok(engine),
-            _ = hangup.recv() => match engine.handle(Request::Reload, clock()) {
-                Ok(answer) => tracing::info!("the configuration file was read again: {answer:?}"),
-                Err(e) => tracing::error!("the configuration file was read again and not used: {e}"),
-            },
+            _ = hangup.recv() => reload(&mut engine, clock()),
             envelope = requests.recv() => match envelope {
                 None => return Ok(engine),
                 Some(Envelope { request, reply }) => match engine.start(request, clock()) {
@@ -61,6 +58,18 @@ pub async fn run(
             _ = ticks.tick() => answer(&mut engine, &mut pending, clock()),
             () = tokio::time::sleep(SHORT_TICK), if engine.is_waiting() => answer(&mut engine, &mut pending, clock()),
         }
+    }
+}
+
+/// SIGHUP: nobody waits for the answer, so it goes to the log.
+fn reload(engine: &mut Engine, now: u64) {
+    match engine.handle(Request::Reload, now) {
+        Ok(Response::Accepted(a)) => {
+            tracing::info!(generation = a.generation, "the configuration file was read again");
+            a.notes.iter().for_each(|note| tracing::warn!("{note}"));
+        }
+        Ok(_) => {}
+        Err(e) => tracing::error!("the configuration file was read again and not used: {e}"),
     }
 }
 

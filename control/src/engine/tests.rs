@@ -571,3 +571,40 @@ fn ending_flows_is_told_to_every_worker_and_must_say_which() {
         assert_eq!(told, [Command::FlushAll, Command::FlushService(service), Command::FlushReal(real)]);
     }
 }
+
+/// `cargo test -p pollux-control --release -- --ignored --nocapture scale`
+#[test]
+#[ignore = "a measurement"]
+fn a_change_at_scale() {
+    let dir = Dir::new("scale");
+    let mut config = config::parse("t", FILE).unwrap();
+    config.limits = Limits { max_services: 20_000, max_real_servers: 200_000, ..Limits::default() };
+    config.state_file = Some(dir.state());
+    let mut w = try_world(config, 2).unwrap();
+    let service = |n: u32| {
+        let mut s =
+            NewService::new(format!("tcp:10.{}.{}.{}:80", 100 + n / 65_536, n / 256 % 256, n % 256).parse().unwrap());
+        s.servers = (1..=10)
+            .map(|i| format!("10.2.{}.{}:80", n % 250, n / 250 % 20 * 10 + i).parse().unwrap())
+            .map(RealServer::new)
+            .collect();
+        Operation::AddService { service: s }
+    };
+    for (what, from, to) in [("10,000 services with 100,000 real servers", 256, 10_256), ("one more", 10_256, 10_257)] {
+        let start = std::time::Instant::now();
+        w.change((from..to).map(service).collect()).unwrap();
+        println!("{what}: {:?}", start.elapsed());
+    }
+    let start = std::time::Instant::now();
+    w.engine.publish();
+    println!("a snapshot: {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    w.engine.persist(&w.engine.services, None).unwrap();
+    println!("the state file, {} bytes: {:?}", std::fs::metadata(dir.state()).unwrap().len(), start.elapsed());
+    let start = std::time::Instant::now();
+    w.engine.rebuild(0);
+    println!("neighbours and a snapshot: {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    w.tick(1000);
+    println!("a second of ticks: {:?}", start.elapsed());
+}

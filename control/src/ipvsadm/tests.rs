@@ -39,8 +39,8 @@ fn apply(s: &mut Services, o: &Operation) -> Result<(), crate::model::Error> {
         Operation::SetService { address, set } => s.set(address, set, &l),
         Operation::DeleteService { address } => s.delete(address),
         Operation::AddServer { service, server } => s.add_server(service, server, &l),
-        Operation::SetServer { service, address, set } => s.set_server(service, address, set, &l),
-        Operation::DeleteServer { service, address } => s.delete_server(service, address, &l),
+        Operation::SetServer { service, address, set } => s.set_server(service, address, set),
+        Operation::DeleteServer { service, address } => s.delete_server(service, address),
         Operation::Flush => {
             s.flush();
             Ok(())

@@ -4,11 +4,13 @@
 //! types are those of the API and of the state file, so their comments are read by users.
 
 mod key;
+mod network;
 mod server;
 mod service;
 mod set;
 
-pub use key::{MarkRule, Network, ParseError, ServerKey, ServiceKey, protocol_name};
+pub use key::{ParseError, ServerKey, ServiceKey, protocol_name};
+pub use network::{MarkRule, Network};
 pub use server::{ForwardingMode, GueChecksum, NewServer, RealServer, ServerPatch, Tunnel};
 pub(crate) use service::default_persistence_s;
 pub use service::{NewService, Persistence, SchedFlag, Scheduler, Service, ServicePatch};

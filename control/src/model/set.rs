@@ -111,59 +111,61 @@ impl Services {
 
     /// Adds a real server to a service.
     pub fn add_server(&mut self, key: &ServiceKey, new: &NewServer, limits: &Limits) -> Result<(), Error> {
-        self.edit(key, limits, |s| s.add_server(new))
+        let service = self.get(key)?;
+        if service.server(&new.address).is_none() {
+            self.check_room(key, service.servers.len(), service.servers.len() + 1, limits)?;
+        }
+        self.edit(key, |s| s.add_server(new))
     }
 
     /// Changes a real server of a service.
-    pub fn set_server(
-        &mut self,
-        key: &ServiceKey,
-        server: &ServerKey,
-        patch: &ServerPatch,
-        limits: &Limits,
-    ) -> Result<(), Error> {
-        self.edit(key, limits, |s| s.set_server(server, patch))
+    pub fn set_server(&mut self, key: &ServiceKey, server: &ServerKey, patch: &ServerPatch) -> Result<(), Error> {
+        self.edit(key, |s| s.set_server(server, patch))
     }
 
     /// Removes a real server from a service.
-    pub fn delete_server(&mut self, key: &ServiceKey, server: &ServerKey, limits: &Limits) -> Result<(), Error> {
-        self.edit(key, limits, |s| s.delete_server(server))
+    pub fn delete_server(&mut self, key: &ServiceKey, server: &ServerKey) -> Result<(), Error> {
+        self.edit(key, |s| s.delete_server(server))
     }
 
-    fn edit(
-        &mut self,
-        key: &ServiceKey,
-        limits: &Limits,
-        change: impl FnOnce(&mut Service) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut s = Service::clone(self.get(key)?);
-        change(&mut s)?;
-        self.put(s, limits)
+    /// Changes a service in place. Only the first change copies it, if somebody else holds
+    /// it; a change that fails leaves it as it was.
+    fn edit(&mut self, key: &ServiceKey, change: impl FnOnce(&mut Service) -> Result<(), Error>) -> Result<(), Error> {
+        let service = self.map.get_mut(key).ok_or_else(|| Error::no_such_service(key))?;
+        let before = service.servers.len();
+        let service = Arc::make_mut(service);
+        let done = change(service);
+        self.servers = self.servers - before + service.servers.len();
+        done
+    }
+
+    /// Whether a service may go from `before` to `after` real servers.
+    fn check_room(&self, key: &ServiceKey, before: usize, after: usize, limits: &Limits) -> Result<(), Error> {
+        if after > before && after > limits.max_servers_per_service as usize {
+            let n = limits.max_servers_per_service;
+            return full(key, "real servers of one service", n, "max_servers_per_service");
+        }
+        if after > before && self.servers - before + after > limits.max_real_servers as usize {
+            return full(key, "real servers", limits.max_real_servers, "max_real_servers");
+        }
+        Ok(())
     }
 
     fn put(&mut self, service: Service, limits: &Limits) -> Result<(), Error> {
         let key = service.address;
-        let (before, is_new) = match self.map.get(&key) {
-            Some(old) => (old.servers.len(), false),
-            None => (0, true),
-        };
-        let full = |what: &str, n: u32, name: &str| {
-            Err(Error::new(ErrorCode::LimitReached, format!("{key}: there are {n} {what} already, the limit"))
-                .remedy(format!("raise `{name}` in [limits] and restart the daemon")))
-        };
-        if is_new && self.map.len() >= limits.max_services as usize {
-            return full("services", limits.max_services, "max_services");
+        let before = self.map.get(&key).map(|old| old.servers.len());
+        if before.is_none() && self.map.len() >= limits.max_services as usize {
+            return full(&key, "services", limits.max_services, "max_services");
         }
-        let after = service.servers.len();
-        if after > before && after > limits.max_servers_per_service as usize {
-            return full("real servers of one service", limits.max_servers_per_service, "max_servers_per_service");
-        }
-        let total = self.servers - before + after;
-        if after > before && total > limits.max_real_servers as usize {
-            return full("real servers", limits.max_real_servers, "max_real_servers");
-        }
-        self.servers = total;
+        let (before, after) = (before.unwrap_or(0), service.servers.len());
+        self.check_room(&key, before, after, limits)?;
+        self.servers = self.servers - before + after;
         self.map.insert(key, Arc::new(service));
         Ok(())
     }
+}
+
+fn full(key: &ServiceKey, what: &str, n: u32, name: &str) -> Result<(), Error> {
+    Err(Error::new(ErrorCode::LimitReached, format!("{key}: there are {n} {what} already, the limit"))
+        .remedy(format!("raise `{name}` in [limits] and restart the daemon")))
 }
