@@ -1,6 +1,12 @@
-//! The protocols' state machines, as the kernel's IPVS has them: for TCP the full machine
-//! of NAT (both directions seen) and the half-connection one of direct routing and
-//! tunnels (only the client's side is seen).
+//! The protocols' state machines, as the kernel's IPVS has them.
+//!
+//! Each has three faces: what the client sends and what the real server sends where both
+//! are seen (NAT), and what the client sends where nothing else is seen (direct routing,
+//! tunnels). TCP has them twice, the second time for the secure mode of an attack.
+
+mod tables;
+#[cfg(test)]
+mod tests;
 
 use crate::flow::record::{FlowRecord, flags};
 
@@ -32,21 +38,21 @@ pub enum State {
     Synack,
     /// UDP.
     Udp,
-    /// SCTP: INIT seen from the client.
+    /// SCTP, as the real server sees itself: the client's first INIT.
     SctpInit1,
-    /// SCTP: INIT seen from the server.
+    /// SCTP: INIT sent again; the server's INIT ACK is due.
     SctpInit,
-    /// SCTP: COOKIE ECHO sent.
+    /// SCTP: INIT ACK sent; the client's COOKIE ECHO is due.
     SctpCookieSent,
-    /// SCTP: COOKIE ECHO answered.
+    /// SCTP: COOKIE ECHO received; the server's COOKIE ACK is due.
     SctpCookieReplied,
-    /// SCTP: COOKIE ACK wait.
+    /// SCTP: INIT sent by the server; the client's INIT ACK is due.
     SctpCookieWait,
-    /// SCTP: COOKIE.
+    /// SCTP: INIT ACK received by the server, whose COOKIE ECHO is due.
     SctpCookie,
-    /// SCTP: COOKIE ECHOED.
+    /// SCTP: COOKIE ECHO sent by the server; the client's COOKIE ACK is due.
     SctpCookieEchoed,
-    /// SCTP: established.
+    /// SCTP: data flows.
     SctpEstablished,
     /// SCTP: SHUTDOWN sent.
     SctpShutdownSent,
@@ -54,9 +60,9 @@ pub enum State {
     SctpShutdownReceived,
     /// SCTP: SHUTDOWN ACK sent.
     SctpShutdownAckSent,
-    /// SCTP: rejected.
+    /// SCTP: INIT answered with ABORT.
     SctpRejected,
-    /// SCTP: closed.
+    /// SCTP: over.
     SctpClosed,
 }
 
@@ -124,7 +130,7 @@ impl State {
             SctpCookieEchoed => "C-ECHOED",
             SctpShutdownSent => "S-SENT",
             SctpShutdownReceived => "S-RECEIVED",
-            SctpShutdownAckSent => "S-ACK_SENT",
+            SctpShutdownAckSent => "S-ACK-SENT",
             SctpRejected => "REJECTED",
             SctpClosed => "CLOSED",
         }
@@ -141,9 +147,10 @@ pub struct Timeouts {
 }
 
 impl Default for Timeouts {
-    /// The kernel's defaults.
+    /// The kernel's defaults. The states of SCTP in which a side waits for a chunk last one
+    /// retransmission time-out at its largest (60 s, RFC 9260 section 16) and a second.
     fn default() -> Self {
-        let mut t = Self { ms: [60_000; STATES] };
+        let mut t = Self { ms: [61_000; STATES] };
         for (state, seconds) in [
             (None, 2),
             (Established, 900),
@@ -157,19 +164,9 @@ impl Default for Timeouts {
             (Listen, 120),
             (Synack, 120),
             (Udp, 300),
-            (SctpInit1, 3),
-            (SctpInit, 3),
-            (SctpCookieSent, 3),
-            (SctpCookieReplied, 3),
-            (SctpCookieWait, 3),
-            (SctpCookie, 3),
-            (SctpCookieEchoed, 3),
+            (SctpInit1, 4),
             (SctpEstablished, 900),
-            (SctpShutdownSent, 3),
-            (SctpShutdownReceived, 3),
-            (SctpShutdownAckSent, 3),
-            (SctpRejected, 10),
-            (SctpClosed, 10),
+            (SctpRejected, 4),
         ] {
             t.set(state, seconds * 1000);
         }
@@ -193,144 +190,64 @@ impl Timeouts {
     }
 }
 
-const TCP_STATES: usize = 11;
-type Row = [State; TCP_STATES];
-/// Rows by event: SYN, FIN, ACK, RST.
-type Machine = [Row; 4];
+/// Which of a protocol's machines a packet drives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Direction {
+    /// From the client, of a flow whose both sides are seen.
+    Input = 0,
+    /// From the real server.
+    Output = 1,
+    /// From the client, of a flow whose client side alone is seen.
+    InputOnly = 2,
+}
 
-const INPUT: Machine = [
-    [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
-    [Close, CloseWait, SynSent, TimeWait, TimeWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
-    [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
-    [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, SynRecv],
-];
-const OUTPUT: Machine = [
-    [SynSent, Established, SynSent, SynRecv, SynSent, SynSent, SynSent, SynSent, SynSent, Listen, SynRecv],
-    [TimeWait, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, TimeWait, LastAck, Listen, TimeWait],
-    [
-        Established,
-        Established,
-        SynSent,
-        Established,
-        FinWait,
-        TimeWait,
-        Close,
-        CloseWait,
-        LastAck,
-        Established,
-        Established,
-    ],
-    [Close, Close, SynSent, Close, Close, TimeWait, Close, Close, Close, Close, Close],
-];
-const INPUT_ONLY: Machine = [
-    [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv],
-    [Close, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
-    [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
-    [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, Close],
-];
-const SECURE_INPUT: Machine = [
-    [SynRecv, Established, Established, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, SynRecv, Synack],
-    [Close, CloseWait, SynSent, TimeWait, TimeWait, TimeWait, Close, CloseWait, LastAck, Listen, Synack],
-    [Established, Established, SynSent, SynRecv, FinWait, TimeWait, Close, CloseWait, Close, Listen, Synack],
-    [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, Close],
-];
-const SECURE_OUTPUT: Machine = [
-    [SynSent, Established, SynSent, Synack, SynSent, SynSent, SynSent, SynSent, SynSent, Listen, Synack],
-    [TimeWait, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, TimeWait, LastAck, Listen, TimeWait],
-    [
-        Established,
-        Established,
-        SynSent,
-        Established,
-        FinWait,
-        TimeWait,
-        Close,
-        CloseWait,
-        LastAck,
-        Established,
-        Established,
-    ],
-    [Close, Close, SynSent, Close, Close, TimeWait, Close, Close, Close, Close, Close],
-];
-const SECURE_INPUT_ONLY: Machine = [
-    [Synack, Established, Established, SynRecv, Synack, Synack, Synack, Synack, Synack, Synack, Synack],
-    [Close, FinWait, SynSent, TimeWait, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, TimeWait],
-    [Established, Established, SynSent, Established, FinWait, TimeWait, Close, CloseWait, Close, Listen, Established],
-    [Close, Close, Close, SynRecv, Close, Close, Close, Close, LastAck, Listen, Close],
-];
+/// Chunk types told apart; those above count like the last of them, as data.
+const CHUNK_EVENTS: usize = 16;
 
-/// Indexed by secure (3) + direction (0–2), event, state.
-static TCP: [[[u8; 16]; 4]; 8] = {
-    let machines = [INPUT, OUTPUT, INPUT_ONLY, SECURE_INPUT, SECURE_OUTPUT, SECURE_INPUT_ONLY];
-    let mut out = [[[0; 16]; 4]; 8];
-    let mut m = 0;
-    while m < 6 {
-        let mut e = 0;
-        while e < 4 {
-            let mut s = 0;
-            while s < TCP_STATES {
-                out[m][e][s] = machines[m][e][s] as u8;
-                s += 1;
-            }
-            e += 1;
-        }
-        m += 1;
-    }
-    out
-};
+const TCP: u8 = 6;
+const SCTP: u8 = 132;
 
-/// Which event a segment is: by RST, SYN, FIN, ACK in the kernel's order of precedence;
-/// 4 for a segment with none of them, which changes nothing.
-static EVENT: [u8; 32] = {
-    let mut out = [4; 32];
-    let mut f = 0;
-    while f < 32 {
-        // The kernel asks for RST first, then SYN, FIN, ACK.
-        out[f] = if f & 0x04 != 0 {
-            3
-        } else if f & 0x02 != 0 {
-            0
-        } else if f & 0x01 != 0 {
-            1
-        } else if f & 0x10 != 0 {
-            2
-        } else {
-            4
-        };
-        f += 1;
-    }
-    out
-};
-
-/// Moves a record's state on for one packet and returns the new state's number.
+/// The state after a packet. `event` is TCP's flags byte or the type of SCTP's first chunk
+/// (see `wire::sctp::event`); other protocols have one state. One load.
 #[inline(always)]
-pub fn advance(record: &mut FlowRecord, tcp_flags: u8, reply: bool, secure: bool) -> u8 {
-    // Nearly every packet: data on an established flow, or a datagram.
-    let plain = tcp_flags & 0x17 == 0x10 && record.state == Established as u8;
+pub fn next(proto: u8, state: u8, event: u8, direction: Direction, secure: bool) -> u8 {
+    let machine = direction as usize;
+    match proto {
+        TCP => {
+            let machine = machine + if secure { 3 } else { 0 };
+            tables::TCP[machine & 7][usize::from(event & 31)][usize::from(state & 15)]
+        }
+        SCTP => tables::SCTP[machine & 3][usize::from(event).min(CHUNK_EVENTS - 1)][usize::from(state & 31)],
+        _ => state,
+    }
+}
+
+/// Moves a record's state on for one packet and returns the new state's number. `event` is
+/// as for [`next`].
+#[inline(always)]
+pub fn advance(record: &mut FlowRecord, event: u8, reply: bool, secure: bool) -> u8 {
+    // Nearly every packet: data on an established flow, or a datagram. No other protocol
+    // than TCP is ever in this state.
+    let plain = event & 0x17 == 0x10 && record.state == Established as u8;
     if plain || record.state == Udp as u8 {
         return record.state;
     }
-    advance_slowly(record, tcp_flags, reply, secure)
+    advance_slowly(record, event, reply, secure)
 }
 
 #[inline(never)]
-fn advance_slowly(record: &mut FlowRecord, tcp_flags: u8, reply: bool, secure: bool) -> u8 {
-    if record.proto == 6 {
-        let event = EVENT[usize::from(tcp_flags & 31)];
-        let no_output = record.flags & flags::NO_OUTPUT != 0;
-        let machine = if reply {
-            1
-        } else if no_output {
-            2
-        } else {
-            0
-        } + if secure { 3 } else { 0 };
-        if event < 4 {
-            record.state = TCP[machine & 7][usize::from(event & 3)][usize::from(record.state & 15)];
-        }
-    } else if record.proto == 132 {
-        record.state = sctp(record.state, tcp_flags, reply, record.flags & flags::NO_OUTPUT != 0);
-    }
+fn advance_slowly(record: &mut FlowRecord, event: u8, reply: bool, secure: bool) -> u8 {
+    let direction = if reply {
+        // Both sides are seen after all.
+        record.flags &= !flags::NO_OUTPUT;
+        Direction::Output
+    } else if record.flags & flags::NO_OUTPUT != 0 {
+        Direction::InputOnly
+    } else {
+        Direction::Input
+    };
+    record.state = next(record.proto, record.state, event, direction, secure);
     record.state
 }
 
@@ -342,35 +259,26 @@ pub fn initial(proto: u8) -> State {
     }
 }
 
-/// Whether flows in this state count as active at their real server (kernel 6.1:
-/// `tcp_state_active_table`; every UDP flow; SCTP when established).
+/// Whether flows in this state count as active at their real server. As in the kernel a
+/// datagram's flow never does, and one of SCTP only while data flows. A flow without a
+/// state yet is about to be moved by the packet that opened it, nearly always to SYN_RECV,
+/// and counts like that already, so that the next lane of the burst sees it.
 #[inline(always)]
 pub fn is_active(state: u8) -> bool {
-    matches!(State::from_number(state), None | Established | SynSent | SynRecv | Synack | Udp | SctpEstablished)
+    const ACTIVE: u32 = 1 << None as u32
+        | 1 << Established as u32
+        | 1 << SynSent as u32
+        | 1 << SynRecv as u32
+        | 1 << Synack as u32
+        | 1 << SctpEstablished as u32;
+    ACTIVE >> (state & 31) & 1 != 0
 }
 
 /// Whether evicting a flow in this state would cut somebody off.
 #[inline(always)]
 pub fn is_established(state: u8) -> bool {
-    matches!(State::from_number(state), Established | SctpEstablished | Udp)
+    const ESTABLISHED: u32 = 1 << Established as u32 | 1 << SctpEstablished as u32 | 1 << Udp as u32;
+    ESTABLISHED >> (state & 31) & 1 != 0
 }
 
-/// SCTP, by the type of the first chunk.
-fn sctp(state: u8, chunk: u8, reply: bool, no_output: bool) -> u8 {
-    let _ = no_output;
-    let now = State::from_number(state);
-    let next = match (chunk, reply, now) {
-        (1, false, _) => SctpInit1,
-        (1, true, _) => SctpInit,
-        (2, _, _) => SctpCookieSent,
-        (10, _, _) => SctpCookieReplied,
-        (11, _, _) => SctpEstablished,
-        (6, _, _) => SctpClosed,
-        (7, false, _) => SctpShutdownSent,
-        (7, true, _) => SctpShutdownReceived,
-        (8, _, _) => SctpShutdownAckSent,
-        (14, _, _) => SctpClosed,
-        (_, _, now) => now,
-    };
-    next as u8
-}
+const _: () = assert!(STATES <= 32);
