@@ -3,7 +3,12 @@
 //! [`Wire`] is what lies outside: tests put frames on a port's receive queues and take
 //! what was sent. [`MemoryIo`] is one worker's view of it. In steady state buffers are
 //! recycled and nothing is allocated; [`MemoryIo::replay`] makes a port hand out copies of
-//! a fixed set of frames without end, and swallow what is sent.
+//! a fixed set of frames without end, and swallow what is sent. What a packet asks of the
+//! sending device (checksums, a VLAN tag) is done before the frame counts as sent.
+
+mod device;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
@@ -36,6 +41,7 @@ struct Inner {
 impl MemBuf {
     fn fill(&mut self, frame: &[u8], ingress: PortId) {
         let b = &mut *self.0;
+        // A recycled buffer is that long already.
         b.bytes.resize(HEADROOM, 0);
         b.bytes.extend_from_slice(frame);
         b.head = HEADROOM;
@@ -141,15 +147,25 @@ impl PacketBuf for MemBuf {
     }
 }
 
+/// A frame that waits to be received.
+struct Arrival {
+    bytes: Vec<u8>,
+    /// Bytes in its first segment.
+    first: usize,
+    rx: RxInfo,
+}
+
 #[derive(Default)]
 struct Queues {
-    rx: Vec<VecDeque<(Vec<u8>, usize)>>,
+    rx: Vec<VecDeque<Arrival>>,
     sent: Vec<Vec<u8>>,
 }
 
 /// What lies outside the ports.
 pub struct Wire {
     ports: Vec<Mutex<Queues>>,
+    /// Receive queues of each port.
+    queues: usize,
     live: AtomicIsize,
     swallowed: AtomicU64,
 }
@@ -160,6 +176,7 @@ impl Wire {
         let port = || Mutex::new(Queues { rx: (0..queues).map(|_| VecDeque::new()).collect(), sent: Vec::new() });
         Arc::new(Self {
             ports: (0..ports).map(|_| port()).collect(),
+            queues,
             live: AtomicIsize::new(0),
             swallowed: AtomicU64::new(0),
         })
@@ -169,14 +186,34 @@ impl Wire {
         f(&mut self.ports[port].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts a frame on a receive queue.
+    /// Puts a frame on a receive queue. One that does not exist takes nothing.
     pub fn push(&self, port: usize, queue: usize, frame: &[u8]) {
-        self.with(port, |q| q.rx[queue].push_back((frame.to_vec(), frame.len())));
+        self.arrive(port, queue, frame, frame.len(), RxInfo::default());
     }
 
     /// Puts a frame on a receive queue whose first segment holds `first` bytes.
     pub fn push_chained(&self, port: usize, queue: usize, frame: &[u8], first: usize) {
-        self.with(port, |q| q.rx[queue].push_back((frame.to_vec(), first.min(frame.len()))));
+        self.arrive(port, queue, frame, first.min(frame.len()), RxInfo::default());
+    }
+
+    /// Puts a frame on a receive queue of a device that found something out about it: that
+    /// checksums are right or wrong, or a tag, which it took out of `frame`.
+    pub fn push_seen(&self, port: usize, queue: usize, frame: &[u8], rx: RxInfo) {
+        self.arrive(port, queue, frame, frame.len(), rx);
+    }
+
+    fn arrive(&self, port: usize, queue: usize, frame: &[u8], first: usize, rx: RxInfo) {
+        let arrival = Arrival { bytes: frame.to_vec(), first, rx };
+        self.with(port, |q| {
+            if let Some(q) = q.rx.get_mut(queue) {
+                q.push_back(arrival);
+            }
+        });
+    }
+
+    /// Frames that wait on a receive queue.
+    pub fn waiting(&self, port: usize, queue: usize) -> usize {
+        self.with(port, |q| q.rx.get(queue).map_or(0, VecDeque::len))
     }
 
     /// Takes everything sent on a port.
@@ -198,7 +235,7 @@ impl Wire {
 /// One worker's view of the ports.
 pub struct MemoryIo {
     wire: Arc<Wire>,
-    queue: Option<usize>,
+    queue: usize,
     free: Vec<MemBuf>,
     replay: Option<Replay>,
     /// Buffers that may still be taken; tests lower it to see a pool run dry.
@@ -214,7 +251,7 @@ struct Replay {
 impl MemoryIo {
     /// The view of the worker that owns receive queue `queue` of every port.
     pub fn new(wire: &Arc<Wire>, queue: usize) -> Self {
-        Self { wire: wire.clone(), queue: Some(queue), free: Vec::new(), replay: None, pool_left: isize::MAX }
+        Self { wire: wire.clone(), queue, free: Vec::new(), replay: None, pool_left: isize::MAX }
     }
 
     /// From now on port 0 hands out copies of `frames`, round and round, `burst` at a time,
@@ -224,18 +261,59 @@ impl MemoryIo {
     }
 
     fn take(&mut self) -> Option<MemBuf> {
+        let buf = self.draw()?;
+        self.wire.live.fetch_add(1, Relaxed);
+        Some(buf)
+    }
+    /// Takes a buffer which the caller counts as live.
+    fn draw(&mut self) -> Option<MemBuf> {
         if self.pool_left <= 0 {
             return None;
         }
         self.pool_left -= 1;
-        self.wire.live.fetch_add(1, Relaxed);
         Some(self.free.pop().unwrap_or_else(|| MemBuf(Box::default())))
     }
-    fn give(&mut self, mut buf: MemBuf) {
-        self.pool_left = self.pool_left.saturating_add(1);
+    fn give(&mut self, buf: MemBuf) {
         self.wire.live.fetch_sub(1, Relaxed);
-        buf.0.bytes.clear();
+        self.put(buf);
+    }
+    /// Gives back a buffer which the caller no longer counts as live.
+    fn put(&mut self, mut buf: MemBuf) {
+        self.pool_left = self.pool_left.saturating_add(1);
+        buf.0.bytes.truncate(HEADROOM);
         self.free.push(buf);
+    }
+
+    fn rx_replay(&mut self, port: PortId, out: &mut [Option<MemBuf>; BURST], replay: &mut Replay) -> usize {
+        let mut n = 0;
+        for slot in out.iter_mut().take(replay.burst) {
+            let Some(mut buf) = self.draw() else { break };
+            buf.fill(&replay.frames[replay.next], port);
+            replay.next = if replay.next + 1 == replay.frames.len() { 0 } else { replay.next + 1 };
+            *slot = Some(buf);
+            n += 1;
+        }
+        n
+    }
+
+    fn rx_wire(&mut self, port: PortId, out: &mut [Option<MemBuf>; BURST]) -> usize {
+        let (queue, wire) = (self.queue, self.wire.clone());
+        wire.with(port.index(), |q| {
+            let Some(q) = q.rx.get_mut(queue) else { return 0 };
+            let mut n = 0;
+            // Without a buffer the frames stay where they are.
+            while n < BURST && !q.is_empty() {
+                let Some(mut buf) = self.draw() else { break };
+                if let Some(a) = q.pop_front() {
+                    buf.fill(&a.bytes[..a.first], port);
+                    buf.0.tail.extend_from_slice(&a.bytes[a.first..]);
+                    buf.0.rx = a.rx;
+                }
+                out[n] = Some(buf);
+                n += 1;
+            }
+            n
+        })
     }
 }
 
@@ -246,7 +324,10 @@ impl PacketIo for MemoryIo {
         self.wire.ports.len()
     }
     fn has_rx(&self, port: PortId) -> bool {
-        port.index() < self.ports() && (self.replay.is_none() || port.0 == 0)
+        match self.replay {
+            Some(_) => port.0 == 0 && self.ports() > 0,
+            None => port.index() < self.ports() && self.queue < self.wire.queues,
+        }
     }
     fn has_tx(&self, port: PortId) -> bool {
         port.index() < self.ports()
@@ -255,45 +336,36 @@ impl PacketIo for MemoryIo {
         if !self.has_rx(port) {
             return 0;
         }
-        if let Some(mut replay) = self.replay.take() {
-            let mut n = 0;
-            for slot in out.iter_mut().take(replay.burst) {
-                let Some(mut buf) = self.take() else { break };
-                buf.fill(&replay.frames[replay.next], port);
-                replay.next = if replay.next + 1 == replay.frames.len() { 0 } else { replay.next + 1 };
-                *slot = Some(buf);
-                n += 1;
+        let n = match self.replay.take() {
+            Some(mut replay) => {
+                let n = self.rx_replay(port, out, &mut replay);
+                self.replay = Some(replay);
+                n
             }
-            self.replay = Some(replay);
-            return n;
-        }
-        let Some(queue) = self.queue else { return 0 };
-        let wire = self.wire.clone();
-        let mut n = 0;
-        while n < BURST {
-            let Some((frame, first)) = wire.with(port.index(), |q| q.rx[queue].pop_front()) else { break };
-            let Some(mut buf) = self.take() else { break };
-            buf.fill(&frame[..first], port);
-            buf.0.tail.extend_from_slice(&frame[first..]);
-            out[n] = Some(buf);
-            n += 1;
-        }
+            None => self.rx_wire(port, out),
+        };
+        self.wire.live.fetch_add(n as isize, Relaxed);
         n
     }
     fn tx(&mut self, port: PortId, bufs: &mut [Option<MemBuf>], n: usize) -> usize {
-        let wire = self.wire.clone();
         let absent = !self.has_tx(port);
+        let mut taken = 0;
         for buf in bufs[..n].iter_mut().filter_map(Option::take) {
-            if absent {
-                // No device to take it: it is freed.
-            } else if self.replay.is_none() {
-                wire.with(port.index(), |q| q.sent.push(buf.whole()));
-            } else {
-                wire.swallowed.fetch_add(1, Relaxed);
+            // Where there is no device to take it, it is freed.
+            if !absent && self.replay.is_none() {
+                self.wire.with(port.index(), |q| q.sent.push(device::send(buf.whole(), buf.0.tx)));
             }
-            self.give(buf);
+            self.put(buf);
+            taken += 1;
         }
-        if absent { 0 } else { n }
+        self.wire.live.fetch_sub(taken as isize, Relaxed);
+        if absent {
+            return 0;
+        }
+        if self.replay.is_some() {
+            self.wire.swallowed.fetch_add(taken, Relaxed);
+        }
+        n
     }
     fn alloc(&mut self, len: usize) -> Option<MemBuf> {
         if len > ROOM - HEADROOM {
