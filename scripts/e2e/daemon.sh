@@ -146,7 +146,8 @@ requests() {
     for ((i = 0; i < parallel; i++)); do
         from=$((i * n / parallel + 1)) to=$(((i + 1) * n / parallel))
         [ "$to" -ge "$from" ] || continue
-        in_ns cl curl -s --max-time 4 -H 'Connection: close' "http://$vip/?[$from-$to]" >"$WORLD_DIR/answers.$i" &
+        # By a name, as the brackets of an IPv6 address are curl's own.
+        in_ns cl curl -s --max-time 4 -H 'Connection: close' --resolve "vip:80:[$vip]" "http://vip/?[$from-$to]" >"$WORLD_DIR/answers.$i" &
         pids+=($!)
     done
     for i in "${pids[@]}"; do

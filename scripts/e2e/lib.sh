@@ -101,6 +101,7 @@ world_up() {
         in_ns "$name" ip link set lo up
         # The replies of direct routing come in on another leg than the requests left by.
         in_ns "$name" sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+        in_ns "$name" sysctl -qw net.ipv6.conf.all.accept_ra=0 net.ipv6.conf.default.accept_ra=0
     done
     bridges_up
     clients_up
@@ -186,7 +187,9 @@ http {
     scgi_temp_path $WORLD_DIR/scgi$1;
     server {
         listen 80 backlog=4096;
+        listen [::]:80 backlog=4096;
         listen 8080 backlog=4096;
+        listen [::]:8080 backlog=4096;
         client_max_body_size 16m;
         location = /1m { root $page; }
         location / { return 200 "real$1 \$remote_addr\n"; }

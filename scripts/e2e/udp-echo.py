@@ -2,7 +2,8 @@
 """UDP for the tests.
 
     udp-echo.py serve NAME PORT          answers each datagram with NAME, a space and the same
-    udp-echo.py ask VIP PORT N [nosum]   N datagrams from sockets of their own; prints the answers
+    udp-echo.py ask VIP PORT N [nosum] [size=BYTES]
+                                         N datagrams from sockets of their own; prints the answers
 """
 import socket
 import sys
@@ -19,18 +20,21 @@ def serve(name, port):
         s.sendmsg([name.encode() + b" " + data], [(socket.IPPROTO_IP, 8, b"\0" * 4 + ancillary[0][2][8:12] + b"\0" * 4)], 0, peer)
 
 
-def ask(vip, port, n, nosum):
+def ask(vip, port, n, nosum, size):
     for i in range(n):
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         if nosum:
             s.setsockopt(socket.SOL_SOCKET, 11, 1)  # SO_NO_CHECK
         s.settimeout(2)
+        # Larger than a packet, so that it comes and goes in fragments: no path MTU discovery.
+        s.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER
         # Connected: an answer from any other address is not taken.
         s.connect((vip, port))
-        s.send(b"%d" % i)
+        s.send((b"%d " % i).ljust(size, b"x"))
         try:
-            name, number = s.recv(65535).split()
-            if int(number) == i:
+            answer = s.recv(65535)
+            name, number = answer.split()[:2]
+            if int(number) == i and len(answer) >= size:
                 print(name.decode(), flush=True)
         except (TimeoutError, ConnectionRefusedError, ValueError) as e:
             print("error", e, flush=True)
@@ -40,4 +44,5 @@ def ask(vip, port, n, nosum):
 if sys.argv[1] == "serve":
     serve(sys.argv[2], int(sys.argv[3]))
 else:
-    ask(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), "nosum" in sys.argv[5:])
+    sizes = [int(a[5:]) for a in sys.argv[5:] if a.startswith("size=")]
+    ask(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), "nosum" in sys.argv[5:], (sizes + [1])[0])
