@@ -12,7 +12,7 @@ ctl() {
 api() {
     local method=$1 path=$2
     shift 2
-    curl -s --max-time 5 --unix-socket "$WORLD_DIR/pollux.sock" -X "$method" "$@" "http://pollux$path"
+    curl -s --noproxy '*' --max-time 5 --unix-socket "$WORLD_DIR/pollux.sock" -X "$method" "$@" "http://pollux$path"
 }
 
 # daemon_config [WORKERS [FLOWS]]: prints the part of the configuration that is about the

@@ -49,7 +49,8 @@ ns() { printf '%s-%s\n' "$WORLD" "$1"; }
 in_ns() {
     local name=$1
     shift
-    ip netns exec "$WORLD-$name" "$@"
+    # A proxy that is set up for the outside does not exist in there.
+    no_proxy='*' NO_PROXY='*' ip netns exec "$WORLD-$name" "$@"
 }
 
 # start_in NAME LOG COMMAND…: starts a background process that world_down ends; its
