@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fragments: large pings to the VIP, large datagrams through each mode, both ways.
+# Fragments: large datagrams through each mode, both ways.
 E2E_CONFIG=udp_config
 udp_config() {
     daemon_config 2
@@ -7,7 +7,7 @@ udp_config() {
     service "udp:$VIP_DR:7000" dr 7000
     service "udp:$VIP_IPIP:7000" ipip 7000
 }
-. "$(dirname "$0")/start.sh" python3 iputils-ping
+. "$(dirname "$0")/start.sh" python3
 
 for n in "${REALS[@]}"; do
     for port in 7000 7001; do
@@ -15,7 +15,6 @@ for n in "${REALS[@]}"; do
         wait_until 5 grep -q ready "$WORLD_DIR/udp$n.$port"
     done
 done
-check "ping of 4,000 bytes to the VIP" in_ns cl ping -c 3 -i 0.3 -W 2 -s 4000 "$VIP_NAT"
 for mode in nat dr ipip; do
     vip=VIP_${mode^^}
     answers=$(in_ns cl /usr/bin/python3 "$E2E_DIR/udp-echo.py" ask "${!vip}" 7000 20 size=4000)
