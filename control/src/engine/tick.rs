@@ -1,8 +1,6 @@
 //! What the engine does every ten milliseconds, whether asked or not.
 
-use std::sync::Arc;
-
-use dataplane::link::{Event, WorkerLink};
+use dataplane::link::Event;
 use dataplane::units::Ip;
 
 use super::core::{ADOPT_MS, Engine};

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use dataplane::units::Protocol;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::key::{ParseError, as_string, protocol_from_name, protocol_name};

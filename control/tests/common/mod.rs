@@ -212,8 +212,8 @@ fn apply(services: &mut Services, operation: &Operation) -> Result<(), Error> {
         Operation::SetService { address, set } => services.set(address, set, &limits),
         Operation::DeleteService { address } => services.delete(address),
         Operation::AddServer { service, server } => services.add_server(service, server, &limits),
-        Operation::SetServer { service, address, set } => services.set_server(service, address, set, &limits),
-        Operation::DeleteServer { service, address } => services.delete_server(service, address, &limits),
+        Operation::SetServer { service, address, set } => services.set_server(service, address, set),
+        Operation::DeleteServer { service, address } => services.delete_server(service, address),
         Operation::Flush => {
             services.flush();
             Ok(())
