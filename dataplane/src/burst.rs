@@ -10,6 +10,7 @@ use crate::flow::hash::FlowHash;
 use crate::flow::record::FlowKey;
 use crate::flow::table::FlowId;
 use crate::io::{BURST, PacketBuf, PacketIo};
+use crate::stage::fast::Quick;
 use crate::units::NextHopId;
 
 /// A set of lanes, one bit each.
@@ -26,6 +27,13 @@ impl Lanes {
     #[inline(always)]
     pub fn insert(&mut self, lane: usize) {
         self.0 |= 1 << (lane & 63);
+    }
+    /// These and one more.
+    #[inline(always)]
+    #[must_use]
+    pub fn with(mut self, lane: usize) -> Self {
+        self.insert(lane);
+        self
     }
     /// Whether there is none.
     #[inline(always)]
@@ -125,6 +133,8 @@ pub struct Burst<B> {
     pub n: usize,
     /// The packets. `None` once a packet has left.
     pub bufs: [Option<B>; BURST],
+    /// What the fast stage knows of them.
+    pub quick: [Quick; BURST],
     /// What is known of them.
     pub lanes: [Lane; BURST],
     /// Lanes on the straight way.
@@ -143,6 +153,7 @@ impl<B: PacketBuf> Burst<B> {
         Self {
             n: 0,
             bufs: [const { None }; BURST],
+            quick: [Quick::default(); BURST],
             lanes: [Lane::default(); BURST],
             ready: Lanes(0),
             slow: Lanes(0),

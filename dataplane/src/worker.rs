@@ -17,7 +17,7 @@ use crate::sched::SchedCore;
 use crate::snapshot::Snapshot;
 use crate::stage::local::fragment::Fragments;
 use crate::stage::resolve::{Outbox, Waiting};
-use crate::stage::{answer, classify, forward, local, parse, resolve, rewrite, schedule, track};
+use crate::stage::{answer, classify, fast, local, parse, resolve, rewrite, schedule, track};
 use crate::units::{PortId, Tick, WorkerId};
 
 mod commands;
@@ -332,8 +332,10 @@ impl<I: PacketIo> Worker<I> {
                 let n = self.io.rx(port, &mut self.burst.bufs);
                 if n > 0 {
                     packets += n;
-                    self.count_rx(port, n);
-                    self.process(port, n, self.software_steering && self.core.workers > 1);
+                    let bytes = self.process(port, n, self.software_steering && self.core.workers > 1);
+                    let counters = self.core.link.counters.port(port);
+                    counters.rx_packets.add(n as u64);
+                    counters.rx_bytes.add(bytes);
                 }
             }
         }
@@ -345,13 +347,17 @@ impl<I: PacketIo> Worker<I> {
         packets
     }
 
-    /// The straight line.
+    /// The straight line. Returns the length of the frames, bytes.
     #[inline]
-    fn process(&mut self, port: PortId, n: usize, steer: bool) {
+    fn process(&mut self, port: PortId, n: usize, steer: bool) -> u64 {
         let Self { core, io, snapshot, burst, .. } = self;
         let s = &**snapshot;
         burst.n = n;
-        parse::parse(burst, s.port_mac(port));
+        let (rest, bytes) = fast::fast(s, core, io, burst, port, steer);
+        if rest.is_empty() {
+            return bytes;
+        }
+        parse::parse(burst, rest, s.port_mac(port));
         if !burst.slow.is_empty() {
             local::examine(s, core, io, burst, steer);
         }
@@ -360,7 +366,6 @@ impl<I: PacketIo> Worker<I> {
         if !burst.missed.is_empty() {
             schedule::schedule(s, core, io, burst);
         }
-        forward::forward(s, core, io, burst);
         if !(burst.ready.is_empty() && burst.finished.is_empty()) {
             rewrite::rewrite(s, core, io, burst);
         }
@@ -370,6 +375,7 @@ impl<I: PacketIo> Worker<I> {
         if !burst.ready.is_empty() {
             resolve::resolve(s, core, io, burst);
         }
+        bytes
     }
 
     /// Takes the newest snapshot, if there is one.
@@ -383,13 +389,6 @@ impl<I: PacketIo> Worker<I> {
             self.core.link.adopted(generation, old);
             self.core.waiting.retry(&self.snapshot, &mut self.core.out, &mut self.io, &self.core.link);
         }
-    }
-
-    fn count_rx(&mut self, port: PortId, n: usize) {
-        let counters = self.core.link.counters.port(port);
-        let bytes: usize = self.burst.bufs[..n].iter().flatten().map(|b| b.total_len()).sum();
-        counters.rx_packets.add(n as u64);
-        counters.rx_bytes.add(bytes as u64);
     }
 
     /// Processes what other workers received for this one. Their classification is not

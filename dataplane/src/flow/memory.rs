@@ -183,7 +183,7 @@ fn map_anonymous(bytes: usize, more: libc::c_int) -> io::Result<NonNull<u8>> {
 
 /// Brings a cache line in, without any effect on the program.
 #[inline(always)]
-fn prefetch<T>(p: *const T) {
+pub fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch faults at no address.
     unsafe {

@@ -87,6 +87,8 @@ pub mod flags {
     pub const ONE_PACKET: u32 = 1 << 6;
     /// The flow belongs to a template, which is found by the client's masked address.
     pub const CONTROLLED: u32 = 1 << 7;
+    /// Every packet needs more than the fast stage does.
+    pub const BY_HAND: u32 = 1 << 8;
     /// The record is in use. Set and cleared by the table.
     pub const LIVE: u32 = 1 << 31;
 }

@@ -66,6 +66,9 @@ pub trait PacketBuf: Sized + Send {
     fn data(&self) -> &[u8];
     /// The same, to be changed.
     fn data_mut(&mut self) -> &mut [u8];
+    /// Brings the first bytes into the cache, if that is worth anything.
+    #[inline(always)]
+    fn prefetch(&self) {}
     /// Length of all segments, bytes.
     fn total_len(&self) -> usize;
     /// Adds `n` bytes of unspecified content in front; false (and nothing changed)

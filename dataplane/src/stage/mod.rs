@@ -2,7 +2,7 @@
 //! worker's own state and the burst, and loops over lanes.
 
 pub mod classify;
-pub mod forward;
+pub mod fast;
 pub mod parse;
 pub mod resolve;
 pub mod rewrite;

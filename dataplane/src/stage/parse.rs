@@ -21,17 +21,17 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
-/// Parses all lanes. `mac` is the ingress port's address in the low six bytes of a
+/// Parses the lanes of `these`. `mac` is the ingress port's address in the low six bytes of a
 /// little-endian word; frames for other stations become slow.
 #[inline]
-pub fn parse<B: PacketBuf>(burst: &mut Burst<B>, mac: u64) {
+pub fn parse<B: PacketBuf>(burst: &mut Burst<B>, these: Lanes, mac: u64) {
     let mut ready = 0;
-    for (i, (buf, lane)) in burst.bufs.iter().zip(&mut burst.lanes).enumerate().take(burst.n) {
-        let Some(buf) = buf else { continue };
-        ready |= u64::from(parse_lane(buf, lane, mac)) << i;
+    for i in these {
+        let Some(buf) = &burst.bufs[i] else { continue };
+        ready |= u64::from(parse_lane(buf, &mut burst.lanes[i], mac)) << i;
     }
     burst.ready = Lanes(ready);
-    burst.slow = Lanes(Lanes::first(burst.n).0 & !ready);
+    burst.slow = Lanes(these.0 & !ready);
     burst.missed = Lanes(0);
     burst.finished = Lanes(0);
 }

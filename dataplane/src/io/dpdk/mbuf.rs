@@ -192,6 +192,11 @@ impl PacketBuf for Mbuf {
     }
 
     #[inline(always)]
+    fn prefetch(&self) {
+        crate::flow::memory::prefetch(self.seg().start());
+    }
+
+    #[inline(always)]
     fn total_len(&self) -> usize {
         self.seg().pkt_len() as usize
     }
