@@ -62,6 +62,7 @@ pub fn plan(config: &Config) -> Plan {
             Steering::Rss => Some(false),
         },
         flow_capacity: config.workers.flow_capacity,
+        flow_aliases: if config.settings.full_nat.addresses.is_empty() { 0 } else { config.workers.flow_capacity },
         max_services: config.limits.max_services as usize,
         // Removed servers keep their number while they have flows: room for as many again.
         max_reals: config.limits.max_real_servers.saturating_mul(2) as usize,

@@ -33,6 +33,8 @@ pub struct Plan {
     pub software_steering: Option<bool>,
     /// Flows per worker.
     pub flow_capacity: u32,
+    /// Of those, so many are found under a second key as well (full NAT).
+    pub flow_aliases: u32,
     /// Most services.
     pub max_services: usize,
     /// Most real servers, removed ones that still have flows included.
@@ -90,7 +92,7 @@ pub fn start(plan: &Plan, epoch: Instant) -> Result<Dataplane> {
     let mut relays = relays(&ports, workers);
     let mut threads = Vec::new();
     for (n, rings) in Rings::mesh(workers).into_iter().enumerate() {
-        let flows = FlowTable::new(plan.flow_capacity, secret).with_context(|| {
+        let flows = FlowTable::with_aliases(plan.flow_capacity, plan.flow_aliases, secret).with_context(|| {
             format!("no flow table for {} flows; lower [workers] flow_capacity", plan.flow_capacity)
         })?;
         if n == 0 {

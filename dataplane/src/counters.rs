@@ -207,6 +207,8 @@ events! {
     flows_evicted,
     /// Flows live now (a gauge).
     flows_live,
+    /// Flows with an extension: full NAT and shifted sequence numbers (a gauge).
+    flows_extended,
     /// Snapshots adopted.
     snapshots_adopted,
     /// TCP resets sent.

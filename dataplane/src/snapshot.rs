@@ -135,6 +135,23 @@ pub struct Settings {
     pub drop_packet: u8,
     /// Schedule ICMP to a VIP as well (kernel's `schedule_icmp`).
     pub schedule_icmp: bool,
+    /// What full NAT puts in the place of clients' addresses.
+    pub full_nat: FullNat,
+}
+
+/// The local addresses and ports of full NAT.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FullNat {
+    /// The addresses, of both families; none is a VIP or an interface's own.
+    pub addresses: Vec<Ip>,
+    /// First and last port, host order.
+    pub ports: (u16, u16),
+}
+
+impl Default for FullNat {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), ports: (1024, 65535) }
+    }
 }
 
 impl Default for Settings {
@@ -156,6 +173,7 @@ impl Default for Settings {
             drop_entry: 0,
             drop_packet: 0,
             schedule_icmp: false,
+            full_nat: FullNat::default(),
         }
     }
 }
@@ -378,6 +396,8 @@ pub enum Local {
     Own(IfaceId),
     /// A VIP.
     Vip,
+    /// A local address of full NAT.
+    Pool,
 }
 
 /// A next hop as the last stage needs it: the bytes to put in front.
@@ -572,6 +592,8 @@ pub struct Snapshot {
     pub has_persistence: bool,
     /// Whether any port has VLANs.
     pub has_vlans: bool,
+    /// Full NAT's addresses of IPv6 and of IPv4.
+    local_pools: [Box<[Ip]>; 2],
 }
 
 /// Key of `by_address`: port in the low half, protocol above.
@@ -615,6 +637,9 @@ impl Snapshot {
         for (ip, _) in hosts {
             locals.entry(ip).or_insert(Local::Vip);
         }
+        for ip in &spec.settings.full_nat.addresses {
+            locals.entry(*ip).or_insert(Local::Pool);
+        }
         let next_hops = compile_next_hops(spec);
         let forwards = reals.iter().map(|r| Forward::new(r, next_hops.get(r.next_hop.index()))).collect();
         let slot = |i: &InterfaceSpec| (i.port.0, i.vlan.unwrap_or(0));
@@ -625,6 +650,10 @@ impl Snapshot {
             has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
             has_vlans: spec.interfaces.iter().any(|i| i.vlan.is_some()),
             ifaces: spec.interfaces.iter().enumerate().map(|(n, i)| (slot(i), IfaceId(n as u16))).collect(),
+            local_pools: [false, true].map(|v4| {
+                let family = |ip: &&Ip| ip.is_v4() == v4 && locals.get(*ip) == Some(&Local::Pool);
+                spec.settings.full_nat.addresses.iter().filter(family).copied().collect()
+            }),
             macs: compile_macs(spec),
             interfaces: spec.interfaces.clone().into(),
             real_addresses: spec.reals.iter().map(|r| r.addr).collect(),
@@ -649,6 +678,18 @@ impl Snapshot {
             None if self.vip_networks.is_empty() => None,
             None => self.vip_networks.iter().any(|(n, len)| ip.masked(*len) == *n).then_some(Local::Vip),
         }
+    }
+
+    /// Full NAT's local addresses of one family.
+    #[inline]
+    pub fn local_pool(&self, v4: bool) -> &[Ip] {
+        &self.local_pools[usize::from(v4)]
+    }
+
+    /// Whether full NAT has any local address.
+    #[inline(always)]
+    pub fn has_local_pool(&self) -> bool {
+        self.local_pools.iter().any(|p| !p.is_empty())
     }
 
     /// The service that takes a packet, in the kernel's order: a mark, then the exact

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::burst::Burst;
 use crate::counters::DropReason;
+use crate::flow::extension::Extensions;
 use crate::flow::hash::Secret;
 use crate::flow::record::{FlowRecord, flags};
 use crate::flow::state;
@@ -44,6 +45,8 @@ pub struct Core<B> {
     pub secret: Secret,
     /// The flows.
     pub flows: FlowTable,
+    /// What some flows need beyond their record.
+    pub extensions: Extensions,
     /// Scheduler state.
     pub sched: SchedCore,
     /// What is shared with control.
@@ -126,7 +129,12 @@ impl<B> Core<B> {
 
     /// Ties a flow to its template, which lives on.
     pub fn control(&mut self, flow: FlowId, template: FlowId, timeout_ms: u32) {
-        self.flows.get_mut(flow).ext = template.0;
+        let record = self.flows.get_mut(flow);
+        if record.flags & flags::EXTENDED == 0 {
+            record.ext = template.0;
+        } else if let Some(e) = self.extensions.get_mut(record.ext) {
+            e.template = template;
+        }
         let t = self.flows.get_mut(template);
         t.ext = t.ext.saturating_add(1);
         t.deadline = self.now.after_ms(timeout_ms);
@@ -161,12 +169,25 @@ impl<B> Core<B> {
         }
         let active = record.flags & flags::INACTIVE == 0;
         self.sched.closed(&self.link.counts, record.real, active);
+        let extended = record.flags & flags::EXTENDED != 0;
+        let template = if extended { self.give_extension(record) } else { FlowId(record.ext) };
         if record.flags & flags::CONTROLLED != 0 {
-            let template = FlowId(record.ext);
             if let Some(t) = self.flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0) {
                 t.ext = t.ext.saturating_sub(1);
             }
         }
+    }
+
+    /// Takes a flow's extension back, and its alias out of the index; returns its template.
+    #[cold]
+    fn give_extension(&mut self, record: &FlowRecord) -> FlowId {
+        let Some(e) = self.extensions.give(record.ext) else { return FlowId::NONE };
+        if e.has_local() {
+            let hash = self.secret.hash(e.local, e.local_port, record.proto);
+            self.flows.remove_alias(hash, e.flow);
+        }
+        self.link.counters.worker.flows_extended.set(self.extensions.len() as u64);
+        e.template
     }
 
     /// Whether the overload defence wants this new flow dropped.
@@ -185,6 +206,7 @@ impl<B> Core<B> {
         let Self { flows, link, sched, now, .. } = self;
         let now = *now;
         let mut orphans = arrayvec::ArrayVec::<FlowId, EXPIRE_BUDGET>::new();
+        let mut extended = arrayvec::ArrayVec::<FlowRecord, EXPIRE_BUDGET>::new();
         let n = flows.expire(now, EXPIRE_BUDGET, |_, record| {
             if record.flags & flags::TEMPLATE != 0 {
                 if record.ext > 0 {
@@ -194,18 +216,25 @@ impl<B> Core<B> {
                 link.counts.persistent_closed(record.real);
             } else {
                 sched.closed(&link.counts, record.real, record.flags & flags::INACTIVE == 0);
-                if record.flags & flags::CONTROLLED != 0 {
+                if record.flags & flags::EXTENDED != 0 {
+                    let _ = extended.try_push(*record);
+                } else if record.flags & flags::CONTROLLED != 0 {
                     let _ = orphans.try_push(FlowId(record.ext));
                 }
             }
             Fate::Remove
         });
+        let expired = n as u64;
+        for record in extended {
+            let _ = orphans.try_push(self.give_extension(&record));
+        }
+        let Self { flows, link, .. } = self;
         for template in orphans {
             if let Some(t) = flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0) {
                 t.ext = t.ext.saturating_sub(1);
             }
         }
-        link.counters.worker.flows_expired.add(n as u64);
+        link.counters.worker.flows_expired.add(expired);
         link.counters.worker.flows_live.set(u64::from(flows.len()));
     }
 }
@@ -298,6 +327,7 @@ impl<I: PacketIo> Worker<I> {
                 id,
                 workers: links.len() as u16,
                 secret,
+                extensions: Extensions::new(flows.capacity()),
                 flows,
                 sched,
                 link,

@@ -199,3 +199,43 @@ pub fn read_vips(root: &Section, c: &mut Config) {
         }
     }
 }
+
+/// Most local addresses of full NAT.
+const MAX_LOCAL_ADDRESSES: usize = 4096;
+
+/// The local addresses and ports of full NAT.
+pub fn read_full_nat(s: &Section, c: &mut Config) {
+    if let Some(f) = s.get("addresses") {
+        let list = f.list();
+        if list.len() > MAX_LOCAL_ADDRESSES {
+            f.error(format!("{} addresses are listed", list.len()), format!("there are at most {MAX_LOCAL_ADDRESSES}"));
+        }
+        for e in list.iter().take(MAX_LOCAL_ADDRESSES) {
+            let Some(ip) = e.parse::<IpAddr>("write an address without prefix length, such as `10.2.0.200`") else {
+                continue;
+            };
+            let local = dataplane::units::Ip::from(ip);
+            if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+                e.error(format!("`{ip}` is not the address of one host"), "write an address that servers can answer");
+            } else if c.owns(ip) {
+                e.error(format!("{ip} is an address of a port already"), "full NAT needs addresses of its own");
+            } else if c.vips.contains(&ip) {
+                e.error(format!("{ip} is a VIP already"), "full NAT needs addresses of its own");
+            } else if c.settings.full_nat.addresses.contains(&local) {
+                e.error(format!("the address {ip} is listed twice"), "keep one");
+            } else {
+                c.settings.full_nat.addresses.push(local);
+            }
+        }
+    }
+    if let Some(f) = s.get("ports")
+        && let Some(text) = f.string()
+    {
+        let ports = text.split_once('-').and_then(|(a, b)| Some((a.parse::<u16>().ok()?, b.parse::<u16>().ok()?)));
+        match ports {
+            Some((first, last)) if first > 0 && first <= last => c.settings.full_nat.ports = (first, last),
+            _ => f.error(format!("`{text}` is no range of ports"), "write first and last, such as \"1024-65535\""),
+        }
+    }
+    s.finish();
+}

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use dataplane::flow::state::{State, Timeouts};
 use dataplane::snapshot::{GonePolicy, Refusal, Settings};
 
-use super::network::{read_neighbours, read_ports, read_routes, read_vips};
+use super::network::{read_full_nat, read_neighbours, read_ports, read_routes, read_vips};
 use super::reader::{Section, Source};
 use super::services::read_services;
 use super::*;
+use crate::model::ForwardingMode;
 
 /// Longest time-out, seconds: 24 days, what the dataplane's clock can express.
 const MAX_SECONDS: i64 = 24 * 24 * 3600;
@@ -43,6 +44,9 @@ fn read(root: &Section) -> Config {
     read_vips(root, &mut c);
     if let Some(s) = root.section("settings") {
         read_settings(&s, &mut c.settings);
+    }
+    if let Some(s) = root.section("full_nat") {
+        read_full_nat(&s, &mut c);
     }
     if let Some(s) = root.section("timeouts") {
         read_timeouts(&s, &mut c.settings.timeouts);
@@ -213,6 +217,13 @@ fn warn(c: &mut Config) {
         }
         for r in &s.servers {
             let ip = r.address.ip;
+            let pool = &c.settings.full_nat.addresses;
+            if r.mode == ForwardingMode::FullNat && !pool.iter().any(|a| a.is_v4() == ip.is_ipv4()) {
+                warnings.push(format!(
+                    "[full_nat] has no local address for the real server {} of {}: its clients are not served",
+                    r.address, s.address
+                ));
+            }
             if ip.is_loopback() || c.owns(ip) || c.vips.contains(&ip) || s.address.vip() == Some(ip) {
                 warnings.push(format!(
                     "the real server {} of {} is the director itself, where nothing listens",

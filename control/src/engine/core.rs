@@ -250,7 +250,8 @@ impl Engine {
         self.neighbours.require(&wanted, now);
         let hosts = vips.iter().filter(|(ip, len)| *len == if ip.is_v4() { 32 } else { 128 }).map(|(ip, _)| *ip);
         let own = self.topology.interfaces.iter().flat_map(|i| i.spec.addresses.iter().map(|(a, _)| *a));
-        self.neighbours.announce(hosts.chain(own), now);
+        let pool = self.config.settings.full_nat.addresses.iter().copied();
+        self.neighbours.announce(hosts.chain(own).chain(pool), now);
         self.publish();
     }
 

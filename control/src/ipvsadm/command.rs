@@ -208,6 +208,7 @@ fn server(w: &Words, notes: &mut Vec<String>) -> Result<Operation, Failure> {
     r.mode = match w.get("forwarding-method").map(|o| o.long) {
         Some("--masquerading") => ForwardingMode::Nat,
         Some("--ipip") => ForwardingMode::Tunnel,
+        Some("--full-nat") => ForwardingMode::FullNat,
         _ => ForwardingMode::DirectRouting,
     };
     if w.verb == Verb::DeleteServer {

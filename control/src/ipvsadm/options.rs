@@ -94,6 +94,7 @@ const OPTIONS: &[(&str, &str, Name, Takes)] = &[
     ("-g", "--gatewaying", "forwarding-method", Takes::Nothing),
     ("-i", "--ipip", "forwarding-method", Takes::Nothing),
     ("-m", "--masquerading", "forwarding-method", Takes::Nothing),
+    ("", "--full-nat", "forwarding-method", Takes::Nothing),
     ("-w", "--weight", "weight", Takes::Value),
     ("-x", "--u-threshold", "u-threshold", Takes::Value),
     ("-y", "--l-threshold", "l-threshold", Takes::Value),

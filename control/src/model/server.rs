@@ -216,9 +216,9 @@ impl Service {
             let m = format!("the real server {at} is of another address family than {key}, with mode `{mode}`");
             return Err(Error::invalid("address", m).remedy("only mode `tunnel` carries one family over the other"));
         }
-        if s.mode == ForwardingMode::FullNat {
-            return Err(Error::invalid("mode", format!("mode `full-nat` for {at} of {key} is not supported yet"))
-                .remedy("use `nat`, `direct-routing` or `tunnel`"));
+        if s.mode == ForwardingMode::FullNat && self.one_packet {
+            let m = format!("mode `full-nat` for {at} of {key} needs flows, which one-packet scheduling has none of");
+            return Err(Error::invalid("mode", m).remedy("leave `one_packet` out, or use another mode"));
         }
         if s.mode != ForwardingMode::Tunnel && s.tunnel != Tunnel::Ipip {
             let m =

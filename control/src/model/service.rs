@@ -285,6 +285,12 @@ impl Service {
 
     fn check_one_packet(&self) -> Result<(), Error> {
         let udp = matches!(self.address, ServiceKey::Mark { .. } | ServiceKey::Address { protocol: Protocol::Udp, .. });
+        if self.one_packet
+            && let Some(r) = self.servers.iter().find(|r| r.mode == super::ForwardingMode::FullNat)
+        {
+            let m = format!("one-packet scheduling keeps no flows, which mode `full-nat` of {} needs", r.address);
+            return Err(Error::invalid("one_packet", m).remedy("leave `one_packet` out, or use another mode"));
+        }
         if self.one_packet && !udp {
             let m = format!("one-packet scheduling is for UDP, not for {}", self.address);
             return Err(Error::invalid("one_packet", m).remedy("leave `one_packet` out"));

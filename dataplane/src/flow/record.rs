@@ -89,6 +89,9 @@ pub mod flags {
     pub const CONTROLLED: u32 = 1 << 7;
     /// Every packet needs more than the fast stage does.
     pub const BY_HAND: u32 = 1 << 8;
+    /// [`FlowRecord::ext`](super::FlowRecord::ext) is the number of the flow's extension. Such a
+    /// flow is `BY_HAND` as well.
+    pub const EXTENDED: u32 = 1 << 9;
     /// The record is in use. Set and cleared by the table.
     pub const LIVE: u32 = 1 << 31;
 }

@@ -2,7 +2,7 @@
 //!
 //! A packet whose owner is another worker leaves here, over that worker's ring.
 
-use crate::burst::{Burst, Direction, Lanes};
+use crate::burst::{Burst, Direction, Lane, Lanes};
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{Local, Snapshot};
 use crate::units::Ip;
@@ -33,17 +33,21 @@ pub fn classify<I: PacketIo>(
         }
         match last.1 {
             Some(Local::Vip) => lane.direction = Direction::Request,
-            None if s.is_real_address(lane.key.client) => {
-                lane.direction = Direction::Reply;
-                std::mem::swap(&mut lane.key.client, &mut lane.key.vip);
-                std::mem::swap(&mut lane.key.client_port, &mut lane.key.vport);
-            }
+            Some(Local::Pool) => reply(lane),
+            None if s.is_real_address(lane.key.client) => reply(lane),
             _ => {
                 burst.slow.insert(i);
                 continue;
             }
         }
         lane.hash = core.secret.hash(lane.key.client, lane.key.client_port, lane.key.proto);
+        // Devices that steer replies know nothing of local ports.
+        if last.1 == Some(Local::Pool) && lane.hash.owner(core.workers) != core.id {
+            if let Some(buf) = burst.bufs[i].take() {
+                core.hand_off(lane.hash.owner(core.workers), buf, io);
+            }
+            continue;
+        }
         ready.insert(i);
     }
     burst.ready = ready;
@@ -53,6 +57,14 @@ pub fn classify<I: PacketIo>(
     for i in burst.ready {
         core.flows.prefetch_bucket(burst.lanes[i].hash);
     }
+}
+
+/// The lane comes from a real server: its destination is the client's side of the flow.
+#[inline(always)]
+fn reply(lane: &mut Lane) {
+    lane.direction = Direction::Reply;
+    std::mem::swap(&mut lane.key.client, &mut lane.key.vip);
+    std::mem::swap(&mut lane.key.client_port, &mut lane.key.vport);
 }
 
 #[inline]

@@ -14,5 +14,6 @@ pub mod tunnel;
 pub mod answer;
 pub mod encapsulate;
 pub mod fragment_out;
+pub mod full_nat;
 pub mod local;
 pub mod sctp;

@@ -9,8 +9,8 @@ use crate::burst::{Burst, Direction, Lane, Lanes};
 use crate::flow::record::{FlowRecord, flags};
 use crate::flow::state;
 use crate::io::{PacketBuf, PacketIo};
-use crate::snapshot::{ForwardingMode, Hop, NextHop, Real, Snapshot};
-use crate::stage::answer;
+use crate::snapshot::{ForwardingMode, Hop, NextHop, Snapshot};
+use crate::stage::{answer, full_nat};
 use crate::units::{Ip, NextHopId, Tick};
 use crate::wire::checksum;
 use crate::worker::Core;
@@ -88,6 +88,9 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     if mode == ForwardingMode::Local as u32 {
         return Outcome::Local;
     }
+    if mode == ForwardingMode::FullNat as u32 {
+        return full_nat::request(s, core, lane, buf, real, hop);
+    }
     if !lower_ttl(lane, buf, deltas.0) {
         return Outcome::TtlExceeded;
     }
@@ -97,7 +100,7 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
         undo_l3(lane, buf, deltas.0);
         return fit;
     }
-    write_destination(lane, buf, real, rport.0, deltas.1);
+    write_destination(lane, buf, real.addr, rport.0, deltas.1);
     fit
 }
 
@@ -120,7 +123,11 @@ fn reply<B: PacketBuf>(
     last: &mut (Ip, Hop),
 ) -> Outcome {
     let record = core.flows.get_mut(lane.flow);
-    if record.flags & flags::MODE_MASK != ForwardingMode::Nat as u32 {
+    let mode = record.flags & flags::MODE_MASK;
+    if mode == ForwardingMode::FullNat as u32 {
+        return full_nat::reply(s, core, lane, buf);
+    }
+    if mode != ForwardingMode::Nat as u32 {
         return Outcome::NotOurs;
     }
     if lane.key.client != last.0 {
@@ -157,7 +164,7 @@ fn reply<B: PacketBuf>(
 /// Moves the flow's state and its deadline on; true when the state changed. The deadline
 /// follows the settings of now, so that changed time-outs hold from the next packet on.
 #[inline(always)]
-fn touch(s: &Snapshot, record: &mut FlowRecord, lane: &Lane, now: Tick) -> bool {
+pub(super) fn touch(s: &Snapshot, record: &mut FlowRecord, lane: &Lane, now: Tick) -> bool {
     let before = record.state;
     let after = state::advance(record, lane.tcp_flags, lane.direction == Direction::Reply, s.settings.secure_tcp);
     record.deadline = now.after_ms(s.settings.timeouts.of(after));
@@ -213,7 +220,7 @@ pub fn lower_ttl4(ip: &mut [u8; 20], delta: u16) -> bool {
 
 /// Takes an address change out of the IPv4 header checksum again, leaving the TTL lowered.
 #[cold]
-fn undo_l3<B: PacketBuf>(lane: &Lane, buf: &mut B, delta: u16) {
+pub(super) fn undo_l3<B: PacketBuf>(lane: &Lane, buf: &mut B, delta: u16) {
     let l2 = usize::from(lane.l2);
     if let (true, Some(ip)) = (lane.v4, buf.data_mut().get_mut(l2..).and_then(|d| d.first_chunk_mut::<20>())) {
         let sum = checksum::apply(u16::from_ne_bytes([ip[10], ip[11]]), !delta);
@@ -251,21 +258,21 @@ fn write_port<B: PacketBuf>(lane: &Lane, buf: &mut B, port_offset: usize, port: 
 }
 
 #[inline(always)]
-fn write_destination<B: PacketBuf>(lane: &Lane, buf: &mut B, real: &Real, rport: [u8; 2], delta: u16) {
+pub(super) fn write_destination<B: PacketBuf>(lane: &Lane, buf: &mut B, addr: Ip, rport: [u8; 2], delta: u16) {
     let l2 = usize::from(lane.l2);
     let data = buf.data_mut();
     if lane.v4 {
         if let Some(a) = data.get_mut(l2 + 16..l2 + 20) {
-            a.copy_from_slice(&real.addr.v4_bytes());
+            a.copy_from_slice(&addr.v4_bytes());
         }
     } else if let Some(a) = data.get_mut(l2 + 24..l2 + 40) {
-        a.copy_from_slice(&real.addr.0);
+        a.copy_from_slice(&addr.0);
     }
     write_port(lane, buf, 2, rport, delta);
 }
 
 #[inline(always)]
-fn write_source<B: PacketBuf>(lane: &Lane, buf: &mut B, vip: Ip, vport: [u8; 2], delta: u16) {
+pub(super) fn write_source<B: PacketBuf>(lane: &Lane, buf: &mut B, vip: Ip, vport: [u8; 2], delta: u16) {
     let l2 = usize::from(lane.l2);
     let data = buf.data_mut();
     if lane.v4 {

@@ -5,13 +5,14 @@
 
 use crate::burst::{Burst, Direction, Lane, tcp_flags};
 use crate::counters::DropReason;
+use crate::flow::extension::Extension;
 use crate::flow::record::{FlowKey, FlowRecord, flags, peer_word};
 use crate::flow::state::{self, State};
 use crate::flow::table::FlowId;
 use crate::io::PacketIo;
 use crate::sched::SchedKey;
 use crate::snapshot::{ForwardingMode, GonePolicy, Local, Persistence, Real, Service, Snapshot};
-use crate::stage::{answer, local, rewrite, track};
+use crate::stage::{answer, full_nat, local, rewrite, track};
 use crate::units::{Be16, Ip, RealId};
 use crate::worker::Core;
 
@@ -85,7 +86,7 @@ fn one_packet<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, bu
 /// The lane's flow: found (an earlier lane of this burst may have opened it), or opened.
 fn open_or_find<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane) -> Result<FlowId, Refused> {
     let candidates = core.flows.probe(lane.hash);
-    if let Some(id) = track::find(s, &core.flows, lane, candidates) {
+    if let Some(id) = track::find(s, core, lane, candidates) {
         match judge(s, core, lane, id) {
             Judgement::Keep => return Ok(id),
             Judgement::Drop => return Err(Refused::Drop(DropReason::RealServerGone)),
@@ -150,7 +151,7 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
     if core.overload(s) {
         return Err(Refused::Drop(DropReason::Overload));
     }
-    if s.local(key.client).is_some_and(|l| l == Local::Vip) || local::is_martian(key.client) {
+    if s.local(key.client).is_some_and(|l| matches!(l, Local::Vip | Local::Pool)) || local::is_martian(key.client) {
         return Err(Refused::Drop(DropReason::Martian));
     }
     match &service.persistence {
@@ -199,11 +200,19 @@ fn insert<B>(
 ) -> Result<FlowId, Refused> {
     let Some(real) = s.real(id) else { return Err(Refused::NoRealServer) };
     let rport = real_port(real, service, lane);
-    let (l3_delta, l4_delta) = match real.mode {
-        ForwardingMode::Nat => rewrite::deltas(lane.key.vip, lane.key.vport.0, real.addr, rport.0),
+    let local = match real.mode {
+        ForwardingMode::FullNat => Some(
+            full_nat::choose(s, core, real, rport, lane.key.proto).ok_or(Refused::Drop(DropReason::LocalPoolEmpty))?,
+        ),
+        _ => None,
+    };
+    let (l3_delta, l4_delta) = match (real.mode, &local) {
+        (ForwardingMode::Nat, _) => rewrite::deltas(lane.key.vip, lane.key.vport.0, real.addr, rport.0),
+        (ForwardingMode::FullNat, Some(local)) => full_nat::deltas(lane, local, real, rport),
         _ => (0, 0),
     };
-    let one_way = if real.mode == ForwardingMode::Nat { 0 } else { flags::NO_OUTPUT };
+    let both_ways = matches!(real.mode, ForwardingMode::Nat | ForwardingMode::FullNat);
+    let one_way = if both_ways { 0 } else { flags::NO_OUTPUT };
     let first = state::initial(lane.key.proto);
     let record = FlowRecord {
         client: lane.key.client,
@@ -221,7 +230,37 @@ fn insert<B>(
         l4_delta,
         ext: u32::MAX,
     };
-    core.open_flow(lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))
+    match local {
+        None => core.open_flow(lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull)),
+        Some(local) => open_extended(core, lane, record, &local),
+    }
+}
+
+/// Opens a full-NAT flow, which is known under its local address and port as well.
+#[cold]
+fn open_extended<B>(
+    core: &mut Core<B>,
+    lane: &Lane,
+    mut record: FlowRecord,
+    local: &full_nat::Endpoint,
+) -> Result<FlowId, Refused> {
+    let full = Refused::Drop(DropReason::FlowTableFull);
+    let with = Extension { local: local.addr, local_port: local.port, ..Extension::EMPTY };
+    record.ext = core.extensions.take(with).ok_or(full)?;
+    record.flags |= flags::EXTENDED | flags::BY_HAND;
+    let Some(id) = core.open_flow(lane.hash, record) else {
+        core.extensions.give(record.ext);
+        return Err(full);
+    };
+    if let Some(e) = core.extensions.get_mut(record.ext) {
+        e.flow = id;
+    }
+    core.link.counters.worker.flows_extended.set(core.extensions.len() as u64);
+    if core.flows.insert_alias(local.hash, id).is_err() {
+        core.end_flow(id);
+        return Err(full);
+    }
+    Ok(id)
 }
 
 /// The kernel's `ip_vs_sched_persist`: a template remembers the client's real server.

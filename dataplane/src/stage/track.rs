@@ -2,9 +2,10 @@
 
 use crate::burst::{Burst, Direction, Lane, Lanes, tcp_flags};
 use crate::flow::record::ReplyKey;
-use crate::flow::table::{Candidates, FlowId, FlowTable};
+use crate::flow::table::{Candidates, FlowId};
 use crate::io::{BURST, PacketIo};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Local, Snapshot};
+use crate::stage::full_nat;
 use crate::worker::Core;
 
 /// Looks all ready lanes up. Hits stay ready with `lane.flow` set; requests without a
@@ -17,9 +18,9 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
     }
     let mut hits = Lanes(0);
     for i in burst.ready {
-        let lane = &mut burst.lanes[i];
-        match find(s, &core.flows, lane, candidates[i]) {
+        match find(s, core, &burst.lanes[i], candidates[i]) {
             Some(id) => {
+                let lane = &mut burst.lanes[i];
                 lane.flow = id;
                 // A SYN may reopen an old flow: `schedule` judges.
                 let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
@@ -29,7 +30,7 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
                     hits.insert(i);
                 }
             }
-            None if lane.direction == Direction::Request => burst.missed.insert(i),
+            None if burst.lanes[i].direction == Direction::Request => burst.missed.insert(i),
             None => burst.slow.insert(i),
         }
     }
@@ -38,7 +39,8 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
 
 /// Looks one lane up.
 #[inline(always)]
-pub fn find(s: &Snapshot, flows: &FlowTable, lane: &Lane, candidates: Candidates) -> Option<FlowId> {
+pub fn find<B>(s: &Snapshot, core: &Core<B>, lane: &Lane, candidates: Candidates) -> Option<FlowId> {
+    let flows = &core.flows;
     match lane.direction {
         Direction::Request => flows.find_request(lane.hash, &lane.key, candidates),
         Direction::Reply => {
@@ -49,7 +51,10 @@ pub fn find(s: &Snapshot, flows: &FlowTable, lane: &Lane, candidates: Candidates
                 rport: lane.key.vport,
                 proto: lane.key.proto,
             };
-            let id = flows.find_reply(lane.hash, &key, candidates)?;
+            let Some(id) = flows.find_reply(lane.hash, &key, candidates) else {
+                let local = s.has_local_pool() && s.local(lane.key.client) == Some(Local::Pool);
+                return if local { full_nat::find(s, core, lane, candidates) } else { None };
+            };
             // The table compares a fold of an IPv6 address only.
             let real = s.real(flows.get(id).real)?;
             (lane.v4 || real.addr == key.real).then_some(id)

@@ -8,6 +8,7 @@
 
 use crate::burst::{Burst, Direction, Lane};
 use crate::counters::DropReason;
+use crate::flow::extension::Extension;
 use crate::flow::record::{FlowKey, FlowRecord, flags};
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{ForwardingMode, Local, Snapshot};
@@ -60,7 +61,8 @@ pub fn examine<I: PacketIo>(
     let unrelated = if local.is_some() { Examined::Drop(DropReason::IcmpUnrelated) } else { Examined::Deliver };
     let Some(q) = quote(buf.data(), usize::from(lane.l4) + 8, lane.v4) else { return unrelated };
     // The quoted packet went the other way.
-    let (direction, client, other, client_port, other_port) = if local.is_some() {
+    let from_client = local.is_some() && local != Some(Local::Pool);
+    let (direction, client, other, client_port, other_port) = if from_client {
         (Direction::Request, q.dst, q.src, q.ports[1], q.ports[0])
     } else {
         (Direction::Reply, q.src, q.dst, q.ports[0], q.ports[1])
@@ -76,15 +78,19 @@ pub fn examine<I: PacketIo>(
         return Examined::Gone;
     }
     let candidates = core.flows.probe(about.hash);
-    let Some(id) = track::find(s, &core.flows, &about, candidates) else { return unrelated };
+    let Some(id) = track::find(s, core, &about, candidates) else { return unrelated };
     let record = *core.flows.get(id);
     match direction {
         Direction::Request => to_real(s, core, io, burst, i, &q, &record),
-        Direction::Reply if record.flags & flags::MODE_MASK == ForwardingMode::Nat as u32 => {
-            to_client(s, core, io, burst, i, &q, &record)
-        }
+        Direction::Reply if rewrites(&record) => to_client(s, core, io, burst, i, &q, &record),
         Direction::Reply => unrelated,
     }
+}
+
+/// Whether the flow's packets have other addresses on the other side.
+fn rewrites(record: &FlowRecord) -> bool {
+    let mode = record.flags & flags::MODE_MASK;
+    mode == ForwardingMode::Nat as u32 || mode == ForwardingMode::FullNat as u32
 }
 
 /// An error from the client's side.
@@ -110,9 +116,12 @@ fn to_real<I: PacketIo>(
     } else if !rewrite::lower_ttl(lane, buf, 0) {
         rewrite::Outcome::TtlExceeded
     } else {
-        if mode == ForwardingMode::Nat as u32 {
+        if rewrites(record) {
             set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, false, real.addr);
             translate_quote(buf.data_mut(), q, lane.v4, true, real.addr, record.rport.0);
+            if let Some(e) = extension(core, record) {
+                translate_quote(buf.data_mut(), q, lane.v4, false, e.local, e.local_port.0);
+            }
             fix_icmp(buf, lane, record.vip, real.addr);
         }
         rewrite::fits(s, lane, buf, hop.mtu)
@@ -139,11 +148,21 @@ fn to_client<I: PacketIo>(
     count(core, record, lane, Direction::Reply);
     set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, true, record.vip);
     translate_quote(buf.data_mut(), q, lane.v4, false, record.vip, record.vport.0);
+    if extension(core, record).is_some() {
+        set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, false, record.client);
+        translate_quote(buf.data_mut(), q, lane.v4, true, record.client, record.client_port.0);
+    }
     fix_icmp(buf, lane, old_src, record.vip);
     if let Some(buf) = burst.bufs[i].take() {
         resolve::send_routed(s, core, io, buf, lane.l2, record.client);
     }
     Examined::Gone
+}
+
+/// The extension of a full-NAT flow.
+fn extension<'a, B>(core: &'a Core<B>, record: &FlowRecord) -> Option<&'a Extension> {
+    let full = record.flags & flags::MODE_MASK == ForwardingMode::FullNat as u32;
+    core.extensions.get(record.ext).filter(|_| full && record.flags & flags::EXTENDED != 0)
 }
 
 fn count<B>(core: &Core<B>, record: &FlowRecord, lane: &Lane, direction: Direction) {

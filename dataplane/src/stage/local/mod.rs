@@ -325,7 +325,7 @@ pub fn deliver<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, b
         }
         match s.local(dst) {
             Some(Local::Vip) => answer::refuse(s, core, io, burst, i, Refused::NoService),
-            Some(Local::Own(_)) => answer::refuse(s, core, io, burst, i, Refused::NotListening),
+            Some(Local::Own(_) | Local::Pool) => answer::refuse(s, core, io, burst, i, Refused::NotListening),
             None => answer::unrelated(s, core, io, burst, i),
         }
     }

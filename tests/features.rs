@@ -1,0 +1,7 @@
+//! What goes beyond plain forwarding, end to end, on ports in memory.
+
+mod features {
+    mod full_nat;
+    #[allow(dead_code)]
+    mod world;
+}
