@@ -2,6 +2,7 @@
 
 mod features {
     mod full_nat;
+    mod overload;
     #[allow(dead_code)]
     mod world;
 }

@@ -205,6 +205,14 @@ events! {
     flows_expired,
     /// Flows evicted to make room.
     flows_evicted,
+    /// Half-open flows ended by the overload defence `drop_entry`.
+    flows_dropped,
+    /// Whether `drop_entry` is at work (a gauge).
+    defence_drop_entry,
+    /// Whether `drop_packet` is at work (a gauge).
+    defence_drop_packet,
+    /// Whether `secure_tcp` is at work (a gauge).
+    defence_secure_tcp,
     /// Flows live now (a gauge).
     flows_live,
     /// Flows with an extension: full NAT and shifted sequence numbers (a gauge).

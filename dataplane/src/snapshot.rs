@@ -127,12 +127,21 @@ pub struct Settings {
     pub nat_icmp_send: bool,
     /// Route packets that belong to no service and no flow, as `ip_forward=1` does.
     pub routing: bool,
-    /// Use the stricter TCP state table and shorter time-outs (kernel's `secure_tcp`).
-    pub secure_tcp: bool,
-    /// Evict half-open flows at random when the table fills (kernel's `drop_entry`), 0–3.
+    /// Use the stricter TCP state table (kernel's `secure_tcp`): 0 never, 1 and 2 while the
+    /// flow table is nearly full, 3 always.
+    pub secure_tcp: u8,
+    /// With the stricter table, how long a half-open connection may last, milliseconds; 0
+    /// leaves the ordinary time-outs, as the kernel does.
+    pub secure_half_open_ms: u32,
+    /// Evict half-open flows at random (kernel's `drop_entry`), 0–3 as for `secure_tcp`.
     pub drop_entry: u8,
-    /// Drop one packet in N of those that open flows when the table fills, 0–3.
+    /// Drop some of the packets that open flows (kernel's `drop_packet`), 0–3.
     pub drop_packet: u8,
+    /// With `drop_packet` 3, one of so many (kernel's `am_droprate`); 0 is none.
+    pub drop_packet_rate: u16,
+    /// From how many percent of the flow table on it counts as nearly full (in the place of
+    /// the kernel's `amemthresh`).
+    pub overload_percent: u8,
     /// Schedule ICMP to a VIP as well (kernel's `schedule_icmp`).
     pub schedule_icmp: bool,
     /// What full NAT puts in the place of clients' addresses.
@@ -169,9 +178,12 @@ impl Default for Settings {
             pmtu_disc: true,
             nat_icmp_send: false,
             routing: true,
-            secure_tcp: false,
+            secure_tcp: 0,
+            secure_half_open_ms: 0,
             drop_entry: 0,
             drop_packet: 0,
+            drop_packet_rate: 10,
+            overload_percent: 90,
             schedule_icmp: false,
             full_nat: FullNat::default(),
         }

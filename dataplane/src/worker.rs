@@ -22,6 +22,7 @@ use crate::stage::{answer, classify, fast, local, parse, resolve, rewrite, sched
 use crate::units::{PortId, Tick, WorkerId};
 
 mod commands;
+mod defence;
 mod idle;
 
 pub use idle::{Idle, run};
@@ -45,6 +46,8 @@ pub struct Core<B> {
     pub secret: Secret,
     /// The flows.
     pub flows: FlowTable,
+    /// What it does when the flow table fills.
+    pub defence: defence::Defence,
     /// What some flows need beyond their record.
     pub extensions: Extensions,
     /// Scheduler state.
@@ -190,18 +193,6 @@ impl<B> Core<B> {
         e.template
     }
 
-    /// Whether the overload defence wants this new flow dropped.
-    pub fn overload(&mut self, s: &Snapshot) -> bool {
-        // One in ten, as the kernel's `drop_packet` does by default, while the table is nearly full.
-        let level = s.settings.drop_packet;
-        let nearly_full = self.flows.len() >= self.flows.capacity() / 8 * 7;
-        let on = level == 3 || (level > 0 && nearly_full);
-        on && {
-            self.ip_id = self.ip_id.wrapping_add(1);
-            self.ip_id % 10 == 0
-        }
-    }
-
     fn expire(&mut self) {
         let Self { flows, link, sched, now, .. } = self;
         let now = *now;
@@ -327,6 +318,7 @@ impl<I: PacketIo> Worker<I> {
                 id,
                 workers: links.len() as u16,
                 secret,
+                defence: defence::Defence::new(u64::from(id.0) + 1),
                 extensions: Extensions::new(flows.capacity()),
                 flows,
                 sched,
@@ -415,6 +407,7 @@ impl<I: PacketIo> Worker<I> {
             let generation = newer.generation;
             let old = std::mem::replace(&mut self.snapshot, newer);
             self.core.sched.adopt(&self.snapshot);
+            defence::tend(&mut self.core, &self.snapshot.settings);
             self.core.link.counters.worker.snapshots_adopted.add(1);
             self.core.link.adopted(generation, old);
             self.core.waiting.retry(&self.snapshot, &mut self.core.out, &mut self.io, &self.core.link);
@@ -494,6 +487,7 @@ impl<I: PacketIo> Worker<I> {
         let core = &mut self.core;
         core.expire();
         core.sched.refresh(&self.peers, core.id);
+        defence::tend(core, &self.snapshot.settings);
         core.limiter.refill(core.now, self.snapshot.settings.answer_rate_limit);
         let mut work = 0;
         if !core.link.inject.is_empty() {

@@ -83,9 +83,10 @@ fn settings(variant: u8) -> Settings {
         gone: [GonePolicy::Drop, GonePolicy::Reset, GonePolicy::Reschedule][usize::from(variant) % 3],
         pmtu_disc: !on(3),
         nat_icmp_send: on(4),
-        secure_tcp: on(5),
+        secure_tcp: if on(5) { 3 } else { 1 },
         expire_quiescent_template: on(6),
         drop_entry: variant & 3,
+        drop_packet: variant >> 2 & 3,
         ..Settings::default()
     }
 }

@@ -186,7 +186,10 @@ fn set_sysctl(s: &mut Settings, key: &str, value: &Value) {
         "conn_reuse_mode" => s.conn_reuse_mode = n as u8,
         "pmtu_disc" => s.pmtu_disc = n != 0,
         "nat_icmp_send" => s.nat_icmp_send = n != 0,
-        "secure_tcp" => s.secure_tcp = n == 3,
+        "secure_tcp" => s.secure_tcp = n as u8,
+        "drop_entry" => s.drop_entry = n as u8,
+        "drop_packet" => s.drop_packet = n as u8,
+        "am_droprate" => s.drop_packet_rate = n as u16,
         "schedule_icmp" => s.schedule_icmp = n != 0,
         _ => {}
     }

@@ -149,9 +149,14 @@ fn read_settings(s: &Section, t: &mut Settings) {
     set(&mut t.pmtu_disc, s.get("pmtu_disc").and_then(|f| f.bool()));
     set(&mut t.nat_icmp_send, s.get("nat_icmp_send").and_then(|f| f.bool()));
     set(&mut t.routing, s.get("routing").and_then(|f| f.bool()));
-    set(&mut t.secure_tcp, s.get("secure_tcp").and_then(|f| f.bool()));
+    set(&mut t.secure_tcp, s.get("secure_tcp").and_then(|f| f.int(0..=3)));
+    if let Some(seconds) = s.get("secure_half_open").and_then(|f| f.int::<u32>(0..=MAX_SECONDS)) {
+        t.secure_half_open_ms = seconds * 1000;
+    }
     set(&mut t.drop_entry, s.get("drop_entry").and_then(|f| f.int(0..=3)));
     set(&mut t.drop_packet, s.get("drop_packet").and_then(|f| f.int(0..=3)));
+    set(&mut t.drop_packet_rate, s.get("drop_packet_rate").and_then(|f| f.int(1..=65535)));
+    set(&mut t.overload_percent, s.get("overload_percent").and_then(|f| f.int(1..=100)));
     set(&mut t.schedule_icmp, s.get("schedule_icmp").and_then(|f| f.bool()));
     s.finish();
 }

@@ -274,6 +274,14 @@ pub fn is_active(state: u8) -> bool {
     ACTIVE >> (state & 31) & 1 != 0
 }
 
+/// Whether a connection in this state is still being opened: what a flood of SYNs leaves.
+#[inline(always)]
+pub fn is_half_open(state: u8) -> bool {
+    const HALF_OPEN: u32 =
+        1 << SynSent as u32 | 1 << SynRecv as u32 | 1 << Synack as u32 | 1 << SctpInit1 as u32 | 1 << SctpInit as u32;
+    HALF_OPEN >> (state & 31) & 1 != 0
+}
+
 /// Whether evicting a flow in this state would cut somebody off.
 #[inline(always)]
 pub fn is_established(state: u8) -> bool {

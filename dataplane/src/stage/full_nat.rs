@@ -151,7 +151,7 @@ pub fn reply<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, bu
         return fit;
     }
     let moved = core.flows.get_mut(lane.flow);
-    let turned = rewrite::touch(s, moved, lane, core.now);
+    let turned = rewrite::touch(s, moved, lane, core.now, core.defence.secure);
     hold(moved, core.now);
     if turned {
         core.turned(lane.flow);

@@ -70,7 +70,7 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     let (real_id, mode) = (record.real, record.flags & flags::MODE_MASK);
     let deltas = (record.l3_delta, record.l4_delta);
     let rport = record.rport;
-    let turned = touch(s, record, lane, core.now);
+    let turned = touch(s, record, lane, core.now, core.defence.secure);
     if turned {
         core.turned(lane.flow);
     }
@@ -150,7 +150,7 @@ fn reply<B: PacketBuf>(
     }
     let record: &mut FlowRecord = core.flows.get_mut(lane.flow);
     let (real_id, vip, vport) = (record.real, record.vip, record.vport);
-    let turned = touch(s, record, lane, core.now);
+    let turned = touch(s, record, lane, core.now, core.defence.secure);
     if turned {
         core.turned(lane.flow);
     }
@@ -164,10 +164,14 @@ fn reply<B: PacketBuf>(
 /// Moves the flow's state and its deadline on; true when the state changed. The deadline
 /// follows the settings of now, so that changed time-outs hold from the next packet on.
 #[inline(always)]
-pub(super) fn touch(s: &Snapshot, record: &mut FlowRecord, lane: &Lane, now: Tick) -> bool {
+pub(super) fn touch(s: &Snapshot, record: &mut FlowRecord, lane: &Lane, now: Tick, secure: bool) -> bool {
     let before = record.state;
-    let after = state::advance(record, lane.tcp_flags, lane.direction == Direction::Reply, s.settings.secure_tcp);
-    record.deadline = now.after_ms(s.settings.timeouts.of(after));
+    let after = state::advance(record, lane.tcp_flags, lane.direction == Direction::Reply, secure);
+    let mut timeout = s.settings.timeouts.of(after);
+    if secure && s.settings.secure_half_open_ms > 0 && state::is_half_open(after) {
+        timeout = timeout.min(s.settings.secure_half_open_ms);
+    }
+    record.deadline = now.after_ms(timeout);
     before != after
 }
 

@@ -148,7 +148,7 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
     if !any && !opens(s, lane) {
         return Err(Refused::NoFlow);
     }
-    if core.overload(s) {
+    if core.defence.drops() {
         return Err(Refused::Drop(DropReason::Overload));
     }
     if s.local(key.client).is_some_and(|l| matches!(l, Local::Vip | Local::Pool)) || local::is_martian(key.client) {
