@@ -3,6 +3,7 @@
 mod features {
     mod full_nat;
     mod overload;
+    mod reuse;
     #[allow(dead_code)]
     mod world;
 }
