@@ -89,6 +89,7 @@ fn spec(mode: ForwardingMode) -> Spec {
         sched_flags: 0,
         persistence: None,
         one_packet: false,
+        extras: Default::default(),
         reals: (0..4).map(RealId).collect(),
     });
     spec

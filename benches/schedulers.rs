@@ -51,6 +51,7 @@ impl Setup {
             sched_flags: 0,
             persistence: None,
             one_packet: false,
+            extras: Default::default(),
             reals: reals.iter().map(|r| r.id).collect(),
         };
         let spec = Spec { generation: 1, services: vec![service], reals, ..Spec::default() };

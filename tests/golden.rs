@@ -28,6 +28,7 @@ fn world(mode: ForwardingMode) -> Spec {
         sched_flags: 0,
         persistence: None,
         one_packet: false,
+        extras: Default::default(),
         // Newest first, as the kernel keeps them.
         reals: vec![RealId(2 * id + 1), RealId(2 * id)],
     };

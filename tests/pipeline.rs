@@ -51,6 +51,7 @@ fn world(mode: ForwardingMode, scheduler: SchedulerKind, servers: u8) -> Spec {
             sched_flags: 0,
             persistence: None,
             one_packet: false,
+            extras: Default::default(),
             reals: (0..servers).rev().map(|n| RealId(u32::from(n))).collect(),
         }],
         ..Spec::default()

@@ -8,8 +8,8 @@ use dataplane::units::{Ip, NextHopId, RealId, ServiceId};
 
 use crate::ids::{Ids, Slot};
 use crate::model::{
-    ForwardingMode, GueChecksum, MarkRule, Persistence, RealServer, SchedFlag, Scheduler, Service, ServiceKey,
-    Services, Tunnel,
+    ClientAddress, ForwardingMode, GueChecksum, MarkRule, Persistence, RealServer, SchedFlag, Scheduler, Service,
+    ServiceKey, Services, Tunnel,
 };
 use crate::topology::{Topology, Way};
 
@@ -104,6 +104,14 @@ fn service(s: &Service, ids: &Ids) -> Option<ServiceSpec> {
         sched_flags: s.sched_flags.iter().fold(0, |bits, f| bits | flag(*f)),
         persistence: s.persistence.map(|p| persistence(p, s.address.is_ipv6())),
         one_packet: s.one_packet,
+        extras: snap::Extras {
+            client_address: match s.client_address {
+                ClientAddress::None => snap::ClientAddress::None,
+                ClientAddress::Proxy => snap::ClientAddress::Proxy,
+                ClientAddress::Toa => snap::ClientAddress::Toa,
+            },
+            ftp: s.ftp,
+        },
         // The newest is tried first, as in the kernel.
         reals: s.servers.iter().rev().filter_map(|r| ids.real(&s.address, &r.address)).collect(),
     })

@@ -126,6 +126,8 @@ drop_reasons! {
     NoBuffer = "no_buffer",
     /// The headroom was too small for one more header.
     NoHeadroom = "no_headroom",
+    /// The client's address could not be put in: a fragment, or a header in pieces.
+    NotInsertable = "not_insertable",
     /// The device's transmit queue was full.
     TxFull = "tx_full",
     /// The answer was suppressed by a rate limit or by configuration.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
+pub use crate::flow::extension::ClientAddress;
 use crate::flow::state::Timeouts;
 use crate::sched;
 use crate::units::{Be16, Ip, Mac, NextHopId, PortId, RealId, ServiceId};
@@ -327,6 +328,16 @@ pub struct RealSpec {
     pub predecessor: RealId,
 }
 
+/// What a service does for its TCP connections beyond forwarding them. Real servers that
+/// replies do not come back from (direct routing, tunnels) have none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// How real servers are told clients' addresses.
+    pub client_address: ClientAddress,
+    /// Follow FTP's control connection to its data connections.
+    pub ftp: bool,
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceSpec {
@@ -342,6 +353,8 @@ pub struct ServiceSpec {
     pub persistence: Option<Persistence>,
     /// Every UDP packet is scheduled by itself.
     pub one_packet: bool,
+    /// What is done beyond forwarding.
+    pub extras: Extras,
     /// Its real servers in the order in which schedulers try them (newest first).
     pub reals: Vec<RealId>,
 }
@@ -548,6 +561,8 @@ pub struct Service {
     pub persistence: Option<Persistence>,
     /// Every UDP packet by itself.
     pub one_packet: bool,
+    /// What is done beyond forwarding.
+    pub extras: Extras,
     /// What the scheduler reads.
     pub sched: sched::ServiceSched,
 }
@@ -859,6 +874,7 @@ fn compile_services(spec: &Spec, reals: &[Real]) -> Box<[Service]> {
         port: 0,
         persistence: None,
         one_packet: false,
+        extras: Extras::default(),
         sched: sched::ServiceSched::default(),
     };
     let mut out = vec![unused; n];
@@ -874,6 +890,7 @@ fn compile_services(spec: &Spec, reals: &[Real]) -> Box<[Service]> {
             port,
             persistence: s.persistence,
             one_packet: s.one_packet,
+            extras: s.extras,
             sched: sched::ServiceSched::compile(s.scheduler, s.sched_flags, members),
         };
     }

@@ -106,6 +106,7 @@ fn service(spec: &mut Spec, n: usize, variant: u8) {
         persistence: (n == 8 || (variant as usize + n) % 5 == 0)
             .then_some(Persistence { timeout_ms: 300_000, prefix_len: if v4 { 24 } else { 64 } }),
         one_packet: udp && variant & 0x80 != 0,
+        extras: Default::default(),
         reals: ids.clone().rev().collect(),
     });
     for (r, id) in ids.enumerate() {

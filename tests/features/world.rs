@@ -55,6 +55,7 @@ pub fn world(mode: ForwardingMode, servers: u8) -> Spec {
         sched_flags: 0,
         persistence: None,
         one_packet: false,
+        extras: Default::default(),
         reals: (0..servers).rev().map(|n| RealId(id * 100 + u32::from(n))).collect(),
     };
     let mut spec = Spec {

@@ -153,8 +153,11 @@ pub fn validate_service(new: &NewService, at: &str, problems: &mut Vec<Problem>)
         Ok(service) => service,
         Err(e) => {
             problems.push(told(e, ""));
-            let NewService { address, scheduler, sched_flags, persistence, one_packet, rules, .. } = alone;
-            Service { address, scheduler, sched_flags, persistence, one_packet, rules, servers: Vec::new() }
+            let NewService {
+                address, scheduler, sched_flags, persistence, one_packet, client_address, ftp, rules, ..
+            } = alone;
+            let servers = Vec::new();
+            Service { address, scheduler, sched_flags, persistence, one_packet, client_address, ftp, rules, servers }
         }
     };
     for (i, server) in new.servers.iter().enumerate() {

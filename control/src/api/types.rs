@@ -116,6 +116,8 @@ impl From<&ServiceView> for NewService {
             sched_flags: s.sched_flags.clone(),
             persistence: s.persistence,
             one_packet: s.one_packet,
+            client_address: s.client_address,
+            ftp: s.ftp,
             rules: s.rules.clone(),
             servers: s.servers.iter().map(NewServer::from).collect(),
         }

@@ -2,8 +2,8 @@
 
 use super::reader::{Field, Section};
 use crate::model::{
-    Error, ForwardingMode, GueChecksum, Limits, MarkRule, NewService, Persistence, RealServer, SchedFlag, Scheduler,
-    ServerKey, Service, ServiceKey, Services, Tunnel,
+    ClientAddress, Error, ForwardingMode, GueChecksum, Limits, MarkRule, NewService, Persistence, RealServer,
+    SchedFlag, Scheduler, ServerKey, Service, ServiceKey, Services, Tunnel,
 };
 
 pub fn read_services(root: &Section, limits: &Limits) -> Services {
@@ -69,6 +69,11 @@ fn read_service<'a>(s: &Section<'a>) -> (Option<NewService>, Vec<(Section<'a>, R
     let flags = s.get("sched_flags").map(|f| f.list().iter().filter_map(|e| e.parse::<SchedFlag>("")).collect());
     let persistence = s.get("persistence").and_then(|f| read_persistence(&f));
     let one_packet = s.get("one_packet").and_then(|f| f.bool());
+    let client_address = s.get("client_address").and_then(|f| {
+        let names: Vec<(&str, ClientAddress)> = ClientAddress::ALL.iter().map(|c| (c.name(), *c)).collect();
+        f.choice(&names)
+    });
+    let ftp = s.get("ftp").and_then(|f| f.bool());
     let rules: Option<Vec<MarkRule>> =
         s.get("rules").map(|f| f.list().iter().filter_map(|e| e.parse::<MarkRule>("")).collect());
     let mut servers = Vec::new();
@@ -84,6 +89,8 @@ fn read_service<'a>(s: &Section<'a>) -> (Option<NewService>, Vec<(Section<'a>, R
         n.sched_flags = flags.unwrap_or_default();
         n.persistence = persistence;
         n.one_packet = one_packet.unwrap_or(false);
+        n.client_address = client_address.unwrap_or_default();
+        n.ftp = ftp.unwrap_or(false);
         n.rules = rules.unwrap_or_default();
     }
     (new, servers)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::{DEFAULT_SOCKET, SOCKET_VARIABLE};
-use crate::model::{ForwardingMode, GueChecksum, MarkRule, SchedFlag, Scheduler, ServerKey, ServiceKey};
+use crate::model::{ClientAddress, ForwardingMode, GueChecksum, MarkRule, SchedFlag, Scheduler, ServerKey, ServiceKey};
 
 /// Controls polluxd, the layer-4 load balancer.
 ///
@@ -134,6 +134,9 @@ pub enum ServiceCommand {
         /// End one-packet scheduling
         #[arg(long, conflicts_with = "one_packet")]
         no_one_packet: bool,
+        /// Do not follow FTP any more
+        #[arg(long, conflicts_with = "ftp")]
+        no_ftp: bool,
         /// Clear the scheduler's flags
         #[arg(long, conflicts_with = "flag")]
         no_flags: bool,
@@ -178,6 +181,12 @@ pub struct ServiceOptions {
     /// Schedule every UDP packet by itself
     #[arg(long)]
     pub one_packet: bool,
+    /// How real servers are told clients' addresses: none, proxy (PROXY protocol v2) or toa (a TCP option)
+    #[arg(long, value_name = "WAY", value_parser = named::<ClientAddress>(ClientAddress::ALL, ClientAddress::name))]
+    pub client_address: Option<ClientAddress>,
+    /// Follow FTP's control connection to its data connections
+    #[arg(long)]
+    pub ftp: bool,
     /// For a firewall mark: traffic that carries it, such as tcp:10.9.0.0/24:80-90; repeat for more
     #[arg(long, value_name = "RULE")]
     pub rule: Vec<MarkRule>,

@@ -21,6 +21,8 @@ pub struct Clear {
     pub no_persistence: bool,
     /// One-packet scheduling.
     pub no_one_packet: bool,
+    /// Following FTP.
+    pub no_ftp: bool,
     /// The scheduler's flags.
     pub no_flags: bool,
 }
@@ -98,6 +100,8 @@ impl Context<'_> {
             sched_flags: o.flag.iter().copied().collect(),
             persistence: persistence(o),
             one_packet: o.one_packet,
+            client_address: o.client_address.unwrap_or_default(),
+            ftp: o.ftp,
             rules: o.rule.clone(),
             ..NewService::new(key)
         };
@@ -113,6 +117,8 @@ impl Context<'_> {
             sched_flags: flags,
             persistence,
             one_packet,
+            client_address: o.client_address,
+            ftp: if c.no_ftp { Some(false) } else { o.ftp.then_some(true) },
             rules: or_none(&o.rule),
         };
         if set == ServicePatch::default() {

@@ -100,8 +100,8 @@ impl Context<'_> {
         match command {
             Command::Service(c) => match c {
                 ServiceCommand::Add { service, options, change } => self.add_service(service, &options, &change),
-                ServiceCommand::Set { service, options, no_persistence, no_one_packet, no_flags, change } => {
-                    let clear = change::Clear { no_persistence, no_one_packet, no_flags };
+                ServiceCommand::Set { service, options, no_persistence, no_one_packet, no_ftp, no_flags, change } => {
+                    let clear = change::Clear { no_persistence, no_one_packet, no_ftp, no_flags };
                     self.set_service(service, &options, clear, &change)
                 }
                 ServiceCommand::Del { service, change } => self.delete_service(service, &change),

@@ -9,7 +9,7 @@ use crate::api::{NeighbourList, PortList, ServerList, ServiceList};
 use crate::client::escape;
 use crate::config;
 use crate::engine::{FlowPage, FlowView, NeighbourState, PortView, ServerView, ServiceView, Status, Version};
-use crate::model::{ForwardingMode, ServiceKey, Tunnel};
+use crate::model::{ClientAddress, ForwardingMode, ServiceKey, Tunnel};
 
 /// Most rows of one page that the API gives.
 const PAGE: u64 = 4096;
@@ -127,6 +127,12 @@ fn flags(s: &ServiceView) -> String {
     }
     if s.one_packet {
         words.push("one-packet".into());
+    }
+    if s.client_address != ClientAddress::None {
+        words.push(s.client_address.to_string());
+    }
+    if s.ftp {
+        words.push("ftp".into());
     }
     if words.is_empty() { "-".into() } else { words.join(", ") }
 }

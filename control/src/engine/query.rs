@@ -38,6 +38,8 @@ impl Engine {
             sched_flags: s.sched_flags.clone(),
             persistence: s.persistence,
             one_packet: s.one_packet,
+            client_address: s.client_address,
+            ftp: s.ftp,
             rules: s.rules.clone(),
             traffic,
             rates,

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ForwardingMode, MarkRule, Persistence, SchedFlag, Scheduler, ServerKey, ServiceKey, Tunnel};
+use crate::model::{
+    ClientAddress, ForwardingMode, MarkRule, Persistence, SchedFlag, Scheduler, ServerKey, ServiceKey, Tunnel,
+};
 
 /// Traffic since the start or the last `zero`. Bytes are IP total lengths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -84,6 +86,12 @@ pub struct ServiceView {
     pub persistence: Option<Persistence>,
     /// Every UDP packet is scheduled by itself.
     pub one_packet: bool,
+    /// How real servers are told clients' addresses.
+    #[serde(default, skip_serializing_if = "ClientAddress::is_none")]
+    pub client_address: ClientAddress,
+    /// FTP's control connection is followed to its data connections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ftp: bool,
     /// For a firewall mark: what traffic carries it.
     #[serde(default)]
     pub rules: Vec<MarkRule>,

@@ -97,6 +97,8 @@ pub fn parse(args: &[&str], marks: &Marks) -> Result<Command, Failure> {
                 persistence: Some(s.persistence),
                 one_packet: Some(s.one_packet),
                 rules: None,
+                // ipvsadm has no word for the rest: it stays as it is.
+                ..ServicePatch::default()
             };
             Operation::SetService { address: s.address, set }
         }

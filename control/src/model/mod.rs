@@ -13,7 +13,7 @@ pub use key::{ParseError, ServerKey, ServiceKey, protocol_name};
 pub use network::{MarkRule, Network};
 pub use server::{ForwardingMode, GueChecksum, NewServer, RealServer, ServerPatch, Tunnel};
 pub(crate) use service::default_persistence_s;
-pub use service::{NewService, Persistence, SchedFlag, Scheduler, Service, ServicePatch};
+pub use service::{ClientAddress, NewService, Persistence, SchedFlag, Scheduler, Service, ServicePatch};
 pub use set::{Limits, Services};
 
 use schemars::JsonSchema;

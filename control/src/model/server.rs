@@ -226,6 +226,7 @@ impl Service {
             return Err(Error::invalid("tunnel", m).remedy("leave `tunnel` out, or use mode `tunnel`"));
         }
         check_tunnel(s)?;
+        self.check_server_extras(s)?;
         if s.lower_threshold > 0 && s.lower_threshold > s.upper_threshold {
             let m = format!(
                 "the real server {at} of {key} has a lower threshold of {} above its upper one of {}",

@@ -6,7 +6,7 @@ use dataplane::units::Protocol;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, MarkRule, NewServer, RealServer, ServerKey, ServiceKey, is_false, present};
+use super::{Error, ForwardingMode, MarkRule, NewServer, RealServer, ServerKey, ServiceKey, is_false, present};
 
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal $(| $alias:literal)*,)+ }) => {
@@ -87,6 +87,27 @@ named! {
     }
 }
 
+named! {
+    /// How real servers are told a client's address, besides by the packet's source.
+    #[derive(Default)]
+    ClientAddress, "way to tell a client's address" {
+        /// Not at all.
+        #[default]
+        None = "none",
+        /// By the PROXY protocol, version 2, in front of the first data.
+        Proxy = "proxy" | "proxy-v2",
+        /// By a TCP option (kind 254) in the segments that open the connection.
+        Toa = "toa",
+    }
+}
+
+impl ClientAddress {
+    /// Whether it is the default.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// Flows of one client go to one real server, for as long as they come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -132,6 +153,12 @@ pub struct Service {
     /// Every UDP packet is scheduled by itself.
     #[serde(default, skip_serializing_if = "is_false")]
     pub one_packet: bool,
+    /// How real servers are told clients' addresses.
+    #[serde(default, skip_serializing_if = "ClientAddress::is_none")]
+    pub client_address: ClientAddress,
+    /// Follow FTP's control connection to its data connections.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ftp: bool,
     /// For a firewall mark: what traffic carries it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<MarkRule>,
@@ -158,6 +185,12 @@ pub struct NewService {
     /// Every UDP packet is scheduled by itself.
     #[serde(default, skip_serializing_if = "is_false")]
     pub one_packet: bool,
+    /// How real servers are told clients' addresses.
+    #[serde(default, skip_serializing_if = "ClientAddress::is_none")]
+    pub client_address: ClientAddress,
+    /// Follow FTP's control connection to its data connections.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ftp: bool,
     /// For a firewall mark: what traffic carries it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<MarkRule>,
@@ -174,6 +207,8 @@ impl From<&Service> for NewService {
             sched_flags: s.sched_flags.clone(),
             persistence: s.persistence,
             one_packet: s.one_packet,
+            client_address: s.client_address,
+            ftp: s.ftp,
             rules: s.rules.clone(),
             servers: s.servers.clone(),
         }
@@ -189,6 +224,8 @@ impl NewService {
             sched_flags: BTreeSet::new(),
             persistence: None,
             one_packet: false,
+            client_address: ClientAddress::None,
+            ftp: false,
             rules: Vec::new(),
             servers: Vec::new(),
         }
@@ -202,6 +239,8 @@ impl NewService {
             sched_flags: self.sched_flags.clone(),
             persistence: self.persistence,
             one_packet: self.one_packet,
+            client_address: self.client_address,
+            ftp: self.ftp,
             rules: self.rules.clone(),
             servers: Vec::new(),
         };
@@ -229,6 +268,12 @@ pub struct ServicePatch {
     /// Every UDP packet is scheduled by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_packet: Option<bool>,
+    /// How real servers are told clients' addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<ClientAddress>,
+    /// Follow FTP's control connection to its data connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ftp: Option<bool>,
     /// For a firewall mark: what traffic carries it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<MarkRule>>,
@@ -257,6 +302,8 @@ impl Service {
         s.sched_flags = p.sched_flags.unwrap_or(s.sched_flags);
         s.persistence = p.persistence.unwrap_or(s.persistence);
         s.one_packet = p.one_packet.unwrap_or(s.one_packet);
+        s.client_address = p.client_address.unwrap_or(s.client_address);
+        s.ftp = p.ftp.unwrap_or(s.ftp);
         s.rules = p.rules.unwrap_or(s.rules);
         s.check()?;
         Ok(s)
@@ -280,13 +327,14 @@ impl Service {
             return Err(Error::invalid("address", m).remedy("give it a port, or persistence: port 0 takes every port"));
         }
         self.check_one_packet()?;
+        self.check_extras()?;
         self.check_rules()
     }
 
     fn check_one_packet(&self) -> Result<(), Error> {
         let udp = matches!(self.address, ServiceKey::Mark { .. } | ServiceKey::Address { protocol: Protocol::Udp, .. });
         if self.one_packet
-            && let Some(r) = self.servers.iter().find(|r| r.mode == super::ForwardingMode::FullNat)
+            && let Some(r) = self.servers.iter().find(|r| r.mode == ForwardingMode::FullNat)
         {
             let m = format!("one-packet scheduling keeps no flows, which mode `full-nat` of {} needs", r.address);
             return Err(Error::invalid("one_packet", m).remedy("leave `one_packet` out, or use another mode"));
@@ -294,6 +342,38 @@ impl Service {
         if self.one_packet && !udp {
             let m = format!("one-packet scheduling is for UDP, not for {}", self.address);
             return Err(Error::invalid("one_packet", m).remedy("leave `one_packet` out"));
+        }
+        Ok(())
+    }
+
+    /// What is done to TCP connections needs TCP, and servers whose replies come back.
+    fn check_extras(&self) -> Result<(), Error> {
+        let tcp = matches!(self.address, ServiceKey::Mark { .. } | ServiceKey::Address { protocol: Protocol::Tcp, .. });
+        let key = self.address;
+        if self.client_address != ClientAddress::None && !tcp {
+            let m = format!("{} tells a client's address in a TCP connection, not to {key}", self.client_address);
+            return Err(Error::invalid("client_address", m).remedy("leave `client_address` out"));
+        }
+        if self.ftp && !tcp {
+            return Err(Error::invalid("ftp", format!("FTP goes over TCP, not over {key}")).remedy("leave `ftp` out"));
+        }
+        self.servers.iter().try_for_each(|r| self.check_server_extras(r))
+    }
+
+    pub(super) fn check_server_extras(&self, r: &RealServer) -> Result<(), Error> {
+        let (at, mode) = (r.address, r.mode);
+        if self.client_address != ClientAddress::None && !matches!(mode, ForwardingMode::Nat | ForwardingMode::FullNat)
+        {
+            let m = format!(
+                "client_address `{}` needs the replies of {at}, which mode `{mode}` does not see",
+                self.client_address
+            );
+            return Err(Error::invalid("mode", m)
+                .remedy("use mode `full-nat` or `nat`; this mode shows the client's address anyway"));
+        }
+        if self.ftp && mode != ForwardingMode::Nat {
+            let m = format!("the service follows FTP, which mode `{mode}` of {at} does not allow");
+            return Err(Error::invalid("mode", m).remedy("use mode `nat`, or leave `ftp` out"));
         }
         Ok(())
     }

@@ -251,6 +251,8 @@ pub fn view(s: &Service) -> ServiceView {
         sched_flags: s.sched_flags.clone(),
         persistence: s.persistence,
         one_packet: s.one_packet,
+        client_address: control::model::ClientAddress::None,
+        ftp: false,
         rules: s.rules.clone(),
         traffic: traffic(s.servers.len() as u64),
         rates: rates(s.servers.len() as f64),

@@ -5,8 +5,24 @@
 //! extension. Room for all is reserved once; memory is touched as it is used, so that a
 //! director without such flows pays nothing, and none is asked of the system afterwards.
 
+use serde::{Deserialize, Serialize};
+
+use super::sequence::Shift;
 use super::table::FlowId;
 use crate::units::{Be16, Ip};
+
+/// How a real server is told a client's address, besides the packet's source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAddress {
+    /// Not at all.
+    #[default]
+    None,
+    /// By the PROXY protocol, version 2, in front of the first data.
+    Proxy,
+    /// By a TCP option in the segments that open the connection.
+    Toa,
+}
 
 /// One flow's extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +35,42 @@ pub struct Extension {
     pub local: Ip,
     /// Full NAT: the port beside it.
     pub local_port: Be16,
+    /// How the real server is told the client's address.
+    pub tells: ClientAddress,
+    /// The client's SYN was seen, with the sequence number `isn`.
+    pub started: bool,
+    /// The client's first sequence number.
+    pub isn: u32,
+    /// Sequence numbers from the client.
+    pub to_server: Shift,
+    /// Sequence numbers from the real server.
+    pub to_client: Shift,
 }
 
 impl Extension {
     /// Of no flow yet.
-    pub const EMPTY: Self =
-        Self { flow: FlowId::NONE, template: FlowId::NONE, local: Ip::UNSPECIFIED, local_port: Be16([0; 2]) };
+    pub const EMPTY: Self = Self {
+        flow: FlowId::NONE,
+        template: FlowId::NONE,
+        local: Ip::UNSPECIFIED,
+        local_port: Be16([0; 2]),
+        tells: ClientAddress::None,
+        started: false,
+        isn: 0,
+        to_server: Shift::NONE,
+        to_client: Shift::NONE,
+    };
 
     /// Whether the flow is known under its local address and port as well.
     #[inline]
     pub fn has_local(&self) -> bool {
         self.local_port != Be16([0; 2])
+    }
+
+    /// Whether the flow's TCP segments need a look.
+    #[inline]
+    pub fn edits(&self) -> bool {
+        self.tells != ClientAddress::None
     }
 }
 

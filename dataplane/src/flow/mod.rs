@@ -5,6 +5,7 @@ pub mod hash;
 mod index;
 pub mod memory;
 pub mod record;
+pub mod sequence;
 pub mod state;
 pub mod table;
 pub mod wheel;

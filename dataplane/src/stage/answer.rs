@@ -129,6 +129,7 @@ pub fn outcome<I: PacketIo>(
         Outcome::TtlExceeded => (Some(Error::TimeExceeded), DropReason::TtlExceeded),
         Outcome::TooBig(mtu) => (Some(Error::TooBig(mtu)), DropReason::TooBig),
         Outcome::NoHeadroom => (None, DropReason::NoHeadroom),
+        Outcome::NotInsertable => (None, DropReason::NotInsertable),
         Outcome::NoRoute => (Some(Error::NoRoute), DropReason::NoRoute),
     };
     if let (Some(error), Some(buf)) = (error, &burst.bufs[i]) {

@@ -15,10 +15,9 @@ use crate::flow::hash::FlowHash;
 use crate::flow::record::{FlowRecord, flags, peer_word};
 use crate::flow::state::State;
 use crate::flow::table::{Candidates, FlowId};
-use crate::io::PacketBuf;
-use crate::snapshot::{ForwardingMode, Hop, NextHop, Real, Snapshot};
-use crate::stage::rewrite::{self, Outcome};
-use crate::units::{Be16, Ip, NextHopId};
+use crate::snapshot::{ForwardingMode, Real, Snapshot};
+use crate::stage::rewrite;
+use crate::units::{Be16, Ip};
 use crate::wire::checksum;
 use crate::worker::Core;
 
@@ -100,68 +99,4 @@ pub fn hold(record: &mut FlowRecord, now: crate::units::Tick) {
     if closed && record.deadline.ms_left(now) < HOLD_MS {
         record.deadline = now.after_ms(HOLD_MS);
     }
-}
-
-/// A packet from a client, whose flow has been moved on and counted.
-#[cold]
-pub fn request<B: PacketBuf>(
-    s: &Snapshot,
-    core: &mut Core<B>,
-    lane: &Lane,
-    buf: &mut B,
-    real: &Real,
-    hop: &NextHop,
-) -> Outcome {
-    let record = core.flows.get_mut(lane.flow);
-    hold(record, core.now);
-    let record = *record;
-    let Some(e) = core.extensions.get(record.ext) else { return Outcome::Gone };
-    if !rewrite::lower_ttl(lane, buf, record.l3_delta) {
-        return Outcome::TtlExceeded;
-    }
-    let fit = rewrite::fits(s, lane, buf, hop.mtu);
-    if let Outcome::TooBig(_) = fit {
-        // The quoted packet must be the one the client sent, but for its TTL.
-        rewrite::undo_l3(lane, buf, record.l3_delta);
-        return fit;
-    }
-    // The whole difference goes with the second port; the first one is written as it is.
-    rewrite::write_source(lane, buf, e.local, e.local_port.0, 0);
-    rewrite::write_destination(lane, buf, real.addr, record.rport.0, record.l4_delta);
-    fit
-}
-
-/// A packet from a real server to a local address.
-#[cold]
-pub fn reply<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, buf: &mut B) -> Outcome {
-    let record = *core.flows.get(lane.flow);
-    let (id, mtu) = match s.route(record.client) {
-        Hop::Via(id) => (id, s.next_hop(id).map_or(1500, |h| h.mtu)),
-        Hop::OnLink(iface) => (NextHopId::NONE, s.interfaces.get(usize::from(iface.0)).map_or(1500, |i| i.mtu)),
-        Hop::None => return Outcome::NoRoute,
-    };
-    lane.next_hop = id;
-    let (l3, l4) = (!record.l3_delta, !record.l4_delta);
-    if !rewrite::lower_ttl(lane, buf, l3) {
-        return Outcome::TtlExceeded;
-    }
-    let fit = rewrite::fits(s, lane, buf, mtu);
-    if let Outcome::TooBig(_) = fit {
-        rewrite::undo_l3(lane, buf, l3);
-        return fit;
-    }
-    let moved = core.flows.get_mut(lane.flow);
-    let turned = rewrite::touch(s, moved, lane, core.now, core.defence.secure);
-    hold(moved, core.now);
-    if turned {
-        core.turned(lane.flow);
-    }
-    let counters = core.link.counters.real(record.real);
-    counters.out_packets.add(1);
-    counters.out_bytes.add(u64::from(lane.ip_len));
-    rewrite::write_destination(lane, buf, record.client, record.client_port.0, 0);
-    rewrite::write_source(lane, buf, record.vip, record.vport.0, l4);
-    // From here on the packet is one for the client.
-    lane.key.client = record.client;
-    fit
 }

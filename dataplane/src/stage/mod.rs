@@ -12,8 +12,10 @@ pub mod track;
 pub mod tunnel;
 
 pub mod answer;
+pub mod by_hand;
 pub mod encapsulate;
 pub mod fragment_out;
 pub mod full_nat;
 pub mod local;
 pub mod sctp;
+pub mod segment;

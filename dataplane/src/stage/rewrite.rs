@@ -10,7 +10,7 @@ use crate::flow::record::{FlowRecord, flags};
 use crate::flow::state;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{ForwardingMode, Hop, NextHop, Snapshot};
-use crate::stage::{answer, full_nat};
+use crate::stage::{answer, by_hand};
 use crate::units::{Ip, NextHopId, Tick};
 use crate::wire::checksum;
 use crate::worker::Core;
@@ -26,6 +26,8 @@ pub enum Outcome {
     TooBig(u16),
     /// Rewritten, but too big for a link with this MTU, bytes: goes out in pieces.
     Fragment(u16),
+    /// The client's address cannot be put in.
+    NotInsertable,
     /// No headroom for the tunnel's header.
     NoHeadroom,
     /// The flow's real server was removed.
@@ -70,6 +72,7 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     let (real_id, mode) = (record.real, record.flags & flags::MODE_MASK);
     let deltas = (record.l3_delta, record.l4_delta);
     let rport = record.rport;
+    let by_hand = record.flags & flags::EXTENDED != 0;
     let turned = touch(s, record, lane, core.now, core.defence.secure);
     if turned {
         core.turned(lane.flow);
@@ -88,8 +91,8 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     if mode == ForwardingMode::Local as u32 {
         return Outcome::Local;
     }
-    if mode == ForwardingMode::FullNat as u32 {
-        return full_nat::request(s, core, lane, buf, real, hop);
+    if by_hand {
+        return by_hand::request(s, core, lane, buf, real, hop);
     }
     if !lower_ttl(lane, buf, deltas.0) {
         return Outcome::TtlExceeded;
@@ -124,8 +127,8 @@ fn reply<B: PacketBuf>(
 ) -> Outcome {
     let record = core.flows.get_mut(lane.flow);
     let mode = record.flags & flags::MODE_MASK;
-    if mode == ForwardingMode::FullNat as u32 {
-        return full_nat::reply(s, core, lane, buf);
+    if record.flags & flags::EXTENDED != 0 {
+        return by_hand::reply(s, core, lane, buf);
     }
     if mode != ForwardingMode::Nat as u32 {
         return Outcome::NotOurs;

@@ -6,12 +6,13 @@
 use crate::burst::{Burst, Direction, Lane, tcp_flags};
 use crate::counters::DropReason;
 use crate::flow::extension::Extension;
+use crate::flow::hash::FlowHash;
 use crate::flow::record::{FlowKey, FlowRecord, flags, peer_word};
 use crate::flow::state::{self, State};
 use crate::flow::table::FlowId;
 use crate::io::PacketIo;
 use crate::sched::SchedKey;
-use crate::snapshot::{ForwardingMode, GonePolicy, Local, Persistence, Real, Service, Snapshot};
+use crate::snapshot::{Extras, ForwardingMode, GonePolicy, Local, Persistence, Real, Service, Snapshot};
 use crate::stage::{answer, full_nat, local, rewrite, track};
 use crate::units::{Be16, Ip, RealId};
 use crate::worker::Core;
@@ -230,22 +231,28 @@ fn insert<B>(
         l4_delta,
         ext: u32::MAX,
     };
-    match local {
-        None => core.open_flow(lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull)),
-        Some(local) => open_extended(core, lane, record, &local),
+    let edits = both_ways && lane.key.proto == 6 && service.extras != Extras::default();
+    if local.is_none() && !edits {
+        return core.open_flow(lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull));
     }
+    let mut with = Extension { tells: service.extras.client_address, ..Extension::EMPTY };
+    if let Some(local) = &local {
+        (with.local, with.local_port) = (local.addr, local.port);
+    }
+    open_extended(core, lane, record, with, local.map(|l| l.hash))
 }
 
-/// Opens a full-NAT flow, which is known under its local address and port as well.
+/// Opens a flow with an extension; one of full NAT is known under its local address and
+/// port as well.
 #[cold]
 fn open_extended<B>(
     core: &mut Core<B>,
     lane: &Lane,
     mut record: FlowRecord,
-    local: &full_nat::Endpoint,
+    with: Extension,
+    alias: Option<FlowHash>,
 ) -> Result<FlowId, Refused> {
     let full = Refused::Drop(DropReason::FlowTableFull);
-    let with = Extension { local: local.addr, local_port: local.port, ..Extension::EMPTY };
     record.ext = core.extensions.take(with).ok_or(full)?;
     record.flags |= flags::EXTENDED | flags::BY_HAND;
     let Some(id) = core.open_flow(lane.hash, record) else {
@@ -256,7 +263,7 @@ fn open_extended<B>(
         e.flow = id;
     }
     core.link.counters.worker.flows_extended.set(core.extensions.len() as u64);
-    if core.flows.insert_alias(local.hash, id).is_err() {
+    if alias.is_some_and(|hash| core.flows.insert_alias(hash, id).is_err()) {
         core.end_flow(id);
         return Err(full);
     }

@@ -140,6 +140,7 @@ macro_rules! header {
 
 pub mod arp;
 pub mod checksum;
+pub mod client;
 pub mod ethernet;
 pub mod gre;
 pub mod gue;
