@@ -65,7 +65,7 @@ pub fn record(p: &Packet) -> FlowRecord {
     let k = p.key();
     FlowRecord {
         client: k.client,
-        vip: k.vip,
+        vip: k.vip.into(),
         client_port: k.client_port,
         vport: k.vport,
         rport: k.vport,
@@ -149,7 +149,11 @@ pub fn find_ours(t: &FlowTable, burst: &[Packet]) -> usize {
 }
 
 fn same(r: &FlowRecord, k: &FlowKey) -> bool {
-    r.client == k.client && r.client_port == k.client_port && r.vip == k.vip && r.vport == k.vport && r.proto == k.proto
+    r.client == k.client
+        && r.client_port == k.client_port
+        && r.vip.ip() == k.vip
+        && r.vport == k.vport
+        && r.proto == k.proto
 }
 
 /// A burst through hashbrown's.

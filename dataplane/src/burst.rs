@@ -28,12 +28,10 @@ impl Lanes {
     pub fn insert(&mut self, lane: usize) {
         self.0 |= 1 << (lane & 63);
     }
-    /// These and one more.
+    /// Whether the lane is one of them.
     #[inline(always)]
-    #[must_use]
-    pub fn with(mut self, lane: usize) -> Self {
-        self.insert(lane);
-        self
+    pub fn has(self, lane: usize) -> bool {
+        self.0 >> (lane & 63) & 1 != 0
     }
     /// Whether there is none.
     #[inline(always)]

@@ -269,6 +269,11 @@ impl CoreCounters {
     pub fn real(&self, id: RealId) -> &RealCounters {
         &self.reals[id.index().min(self.reals.len() - 1)]
     }
+    /// All real servers' counters, by number.
+    #[inline(always)]
+    pub fn reals(&self) -> &[RealCounters] {
+        &self.reals
+    }
     /// A port's counters.
     #[inline(always)]
     pub fn port(&self, id: PortId) -> &PortCounters {

@@ -15,6 +15,7 @@ pub use crate::flow::extension::ClientAddress;
 use crate::flow::state::Timeouts;
 use crate::sched;
 use crate::units::{Be16, Ip, Mac, NextHopId, PortId, RealId, ServiceId};
+use crate::wire::checksum;
 
 /// How a packet reaches a real server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
@@ -503,7 +504,7 @@ impl Real {
     };
 }
 
-/// What the forward stage needs of a real server, in one cache line: its next hop included.
+/// What the fast stage needs of a real server, in one cache line: its next hop included.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Forward {
@@ -511,22 +512,35 @@ pub struct Forward {
     pub header: [u8; 12],
     /// IPv4 address of the real server.
     pub addr: [u8; 4],
-    /// First sixteen bytes of the tunnel's outer header but for its addresses: unused yet.
+    /// Source address of the tunnel's outer header.
     pub source: [u8; 4],
-    /// Largest IP packet that fits, bytes.
+    /// Sum over both addresses, the first byte and the protocol of that header (RFC 1071).
+    pub outer_sum: u16,
+    /// Largest IP packet that may come, so that it fits when it is sent, bytes. 0: not for
+    /// the fast stage (removed, next hop not resolved or tagged, IPv6, a tunnel other than IPIP).
     pub mtu: u16,
-    /// Where the frame leaves.
-    pub port: PortId,
-    /// How: the number of a [`ForwardingMode`], or [`Forward::SLOW`].
-    pub mode: u8,
+    /// Where the frame leaves and how, in one word: see [`Forward::port`] and [`Forward::mode`].
+    pub way: u32,
 }
 
 impl Forward {
-    /// Not for the forward stage: removed, next hop not resolved or tagged, IPv6, or a
-    /// tunnel other than IPIP.
-    pub const SLOW: u8 = 0xff;
+    /// Direct routing that leaves the TTL as it is.
+    pub const DIRECT_AS_IS: u8 = 3;
 
-    fn new(real: &Real, hop: Option<&NextHop>) -> Self {
+    /// Where the frame leaves, of a [`way`](Self::way).
+    #[inline(always)]
+    pub fn port(way: u32) -> PortId {
+        PortId(way as u16)
+    }
+
+    /// How, of a [`way`](Self::way): the number of a [`ForwardingMode`], or
+    /// [`DIRECT_AS_IS`](Self::DIRECT_AS_IS).
+    #[inline(always)]
+    pub fn mode(way: u32) -> u8 {
+        (way >> 16) as u8
+    }
+
+    fn new(real: &Real, hop: Option<&NextHop>, settings: &Settings) -> Self {
         let plain_tunnel = real.mode != ForwardingMode::Tunnel || real.tunnel == Tunnel::Ipip;
         let known = matches!(real.mode, ForwardingMode::Nat | ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
         let hop = hop.filter(|h| h.resolved && h.l2_len == 14 && known && plain_tunnel);
@@ -534,15 +548,21 @@ impl Forward {
             header: [0; 12],
             addr: real.addr.v4_bytes(),
             source: real.source.v4_bytes(),
+            outer_sum: 0,
             mtu: 0,
-            port: PortId(0),
-            mode: Self::SLOW,
+            way: 0,
         };
         if let Some(hop) = hop.filter(|_| real.available && real.addr.is_v4()) {
             out.header.copy_from_slice(&hop.header[..12]);
-            out.mtu = if real.mode == ForwardingMode::Tunnel { real.path_mtu(hop) } else { hop.mtu };
-            out.port = hop.port;
-            out.mode = real.mode as u8;
+            out.mtu = match real.mode {
+                ForwardingMode::Tunnel => real.path_mtu(hop).saturating_sub(20),
+                _ => hop.mtu,
+            };
+            let as_is = real.mode == ForwardingMode::DirectRouting && !settings.dr_decrement_ttl;
+            let mode = if as_is { Self::DIRECT_AS_IS } else { real.mode as u8 };
+            out.way = u32::from(hop.port.0) | u32::from(mode) << 16;
+            let fixed = [[0x45, 0, 0, 4], out.source, out.addr].concat();
+            out.outer_sum = checksum::sum(&fixed);
         }
         out
     }
@@ -668,7 +688,8 @@ impl Snapshot {
             locals.entry(*ip).or_insert(Local::Pool);
         }
         let next_hops = compile_next_hops(spec);
-        let forwards = reals.iter().map(|r| Forward::new(r, next_hops.get(r.next_hop.index()))).collect();
+        let forwards =
+            reals.iter().map(|r| Forward::new(r, next_hops.get(r.next_hop.index()), &spec.settings)).collect();
         let slot = |i: &InterfaceSpec| (i.port.0, i.vlan.unwrap_or(0));
         Self {
             generation: spec.generation,

@@ -197,7 +197,7 @@ fn row(
         protocol: Protocol::from_number(r.proto).map_or_else(|| r.proto.to_string(), |p| protocol_name(p).into()),
         client: r.client.to_std(),
         client_port: r.client_port.get(),
-        vip: r.vip.to_std(),
+        vip: r.vip.ip().to_std(),
         vip_port: r.vport.get(),
         server,
         service: real.map(|(s, _)| *s).filter(|s| services.contains(s)),

@@ -384,7 +384,7 @@ fn flows_come_in_pages_over_all_workers() {
 fn record(real: RealId, port: u16) -> dataplane::flow::record::FlowRecord {
     dataplane::flow::record::FlowRecord {
         client: dataplane::units::Ip::from_v4([10, 1, 0, 1]),
-        vip: dataplane::units::Ip::from_v4([10, 9, 0, 1]),
+        vip: dataplane::units::Ip::from_v4([10, 9, 0, 1]).into(),
         client_port: port.into(),
         vport: 80.into(),
         rport: 8080.into(),

@@ -74,6 +74,9 @@ impl<T: Plain> HugeArray<T> {
     pub fn new(len: usize) -> Result<Self, OutOfMemory> {
         const { assert!(align_of::<T>() <= SMALL && size_of::<T>() > 0) };
         let len = len.max(1);
+        if len > u32::MAX as usize {
+            return Err(OutOfMemory { bytes: usize::MAX, source: io::ErrorKind::OutOfMemory.into() });
+        }
         let need = len.saturating_mul(size_of::<T>());
         let (ptr, bytes, pages) = map(need).map_err(|source| OutOfMemory { bytes: need, source })?;
         Ok(Self { ptr: ptr.cast(), last: len - 1, bytes, pages, _owns: PhantomData })
@@ -109,10 +112,32 @@ impl<T: Plain> HugeArray<T> {
         unsafe { &mut *self.place(i) }
     }
 
-    /// Brings the first cache line of an element in.
+    /// Brings the first cache line of an element in. An index beyond the end does nothing.
     #[inline(always)]
     pub fn prefetch(&self, i: usize) {
-        prefetch(self.place(i));
+        prefetch(self.ptr.as_ptr().wrapping_add(i));
+    }
+
+    /// The element that a number stands for when all numbers share the elements evenly.
+    #[inline(always)]
+    fn share(&self, n: u32) -> *mut T {
+        let i = (u64::from(n) * (self.last as u64 + 1)) >> 32;
+        // SAFETY: `n` is below 2³², so the product shifted is below the number of elements,
+        // which is below 2³² itself: nothing overflows.
+        unsafe { self.ptr.as_ptr().add(i as usize) }
+    }
+
+    /// The element at the place `n`/2³² of the array.
+    #[inline(always)]
+    pub fn at_share(&self, n: u32) -> &T {
+        // SAFETY: as in `at`.
+        unsafe { &*self.share(n) }
+    }
+
+    /// Brings that element in.
+    #[inline(always)]
+    pub fn prefetch_share(&self, n: u32) {
+        prefetch(self.share(n));
     }
 }
 
@@ -187,7 +212,7 @@ pub fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch faults at no address.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = p;
@@ -251,6 +276,16 @@ mod tests {
         assert!(HugeArray::<u32>::new(usize::MAX / 2).is_err());
         assert!(HugeArray::<u32>::new(usize::MAX - 5).is_err());
         assert!(HugeArray::<u32>::new(1 << 50).is_err());
+    }
+
+    #[test]
+    fn shares_are_even_and_end_with_the_last() {
+        let mut a = HugeArray::<u32>::new(5).unwrap();
+        (0..5).for_each(|i| *a.at_mut(i) = i as u32);
+        assert_eq!(
+            [0, u32::MAX / 5, u32::MAX / 5 + 1, u32::MAX / 2, u32::MAX].map(|n| *a.at_share(n)),
+            [0, 0, 1, 2, 4]
+        );
     }
 
     proptest! {

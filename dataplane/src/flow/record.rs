@@ -34,38 +34,77 @@ pub struct ReplyKey {
     pub proto: u8,
 }
 
+/// An address with its last four bytes first, so that an IPv4 one lies beside its neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C, align(8))]
+pub struct TailFirst([u8; 16]);
+
+impl TailFirst {
+    /// By how much the word in memory is rotated.
+    const BITS: u32 = if cfg!(target_endian = "little") { 32 } else { 96 };
+
+    /// The address.
+    #[inline(always)]
+    pub fn ip(self) -> Ip {
+        Ip(self.raw().rotate_right(Self::BITS).to_ne_bytes())
+    }
+    /// All sixteen bytes as one machine word, the last four of the address first.
+    #[inline(always)]
+    pub fn raw(self) -> u128 {
+        u128::from_ne_bytes(self.0)
+    }
+    /// The last four bytes of the address.
+    #[inline(always)]
+    pub fn v4_bytes(self) -> [u8; 4] {
+        [self.0[0], self.0[1], self.0[2], self.0[3]]
+    }
+}
+
+impl From<Ip> for TailFirst {
+    #[inline(always)]
+    fn from(ip: Ip) -> Self {
+        Self(ip.raw().rotate_left(Self::BITS).to_ne_bytes())
+    }
+}
+
+impl std::fmt::Debug for TailFirst {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&self.ip(), f)
+    }
+}
+
 /// The record. Written by the owning worker alone. Holds indices, no pointers, so that
-/// the table may live in a mapped file. Forty bytes of key and state, then what the
-/// rewrite needs, so that a packet touches this one line only.
+/// the table may live in a mapped file. A packet touches this one line only. What the fast
+/// stage compares lies together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct FlowRecord {
     /// As in [`FlowKey`].
     pub client: Ip,
     /// As in [`FlowKey`].
-    pub vip: Ip,
+    pub vip: TailFirst,
     /// As in [`FlowKey`].
     pub client_port: Be16,
     /// As in [`FlowKey`].
     pub vport: Be16,
-    /// The port at the real server.
-    pub rport: Be16,
+    /// [`flags`].
+    pub flags: u32,
     /// IP protocol number.
     pub proto: u8,
     /// State of the protocol's machine (`flow::state::State` as a number).
     pub state: u8,
+    /// The port at the real server.
+    pub rport: Be16,
+    /// One's-complement difference that NAT makes to a sum over the addresses (RFC 1624), request direction.
+    pub l3_delta: u16,
+    /// The same over addresses and ports.
+    pub l4_delta: u16,
     /// The real server; it implies the service.
     pub real: RealId,
     /// [`peer_word`] of the real server's address, to tell replies apart.
     pub peer: u32,
     /// When the flow ends unless a packet comes. A packet moves it; the wheel finds out later.
     pub deadline: Tick,
-    /// [`flags`].
-    pub flags: u32,
-    /// One's-complement difference that NAT makes to a sum over the addresses (RFC 1624), request direction.
-    pub l3_delta: u16,
-    /// The same over addresses and ports.
-    pub l4_delta: u16,
     /// Index of the flow's extension (full NAT, sequence adjustment), or `u32::MAX`;
     /// for a template: how many live flows it controls.
     pub ext: u32,
@@ -92,6 +131,8 @@ pub mod flags {
     /// [`FlowRecord::ext`](super::FlowRecord::ext) is the number of the flow's extension. Such a
     /// flow is `BY_HAND` as well.
     pub const EXTENDED: u32 = 1 << 9;
+    /// Client and VIP have IPv4 addresses. Set by the table.
+    pub const V4: u32 = 1 << 10;
     /// The record is in use. Set and cleared by the table.
     pub const LIVE: u32 = 1 << 31;
 }
@@ -104,16 +145,55 @@ pub fn peer_word(a: Ip) -> u32 {
     if a.is_v4() { u32::from_ne_bytes(a.v4_bytes()) } else { (x ^ (x >> 32)) as u32 }
 }
 
+/// A packet from a client as the fast stage compares it with a record, as words of memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestV4 {
+    /// The client's address, then the virtual one, as an IPv4 header has them.
+    pub addresses: u64,
+    /// The client's port, then the virtual one, as a TCP header has them.
+    pub ports: u32,
+    /// Protocol, then the state that the flow is in when such a packet changes nothing.
+    pub proto_state: u16,
+}
+
 impl FlowRecord {
+    /// Whether the packet is one of this flow's, and the flow one that the fast stage serves.
+    /// All in one comparison, as the answer is nearly always yes.
+    #[inline(always)]
+    pub fn is_steady(&self, p: &RequestV4) -> bool {
+        const MASK: u64 = (flags::V4 | flags::BY_HAND | flags::TEMPLATE) as u64;
+        const WANTED: u64 = flags::V4 as u64;
+        let ([a, b, c, d], [e, f, g, h]) = (self.client.v4_bytes(), self.vip.v4_bytes());
+        let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) ^ p.addresses;
+        let ([a, b], [c, d]) = (self.client_port.0, self.vport.0);
+        let ports = u32::from_ne_bytes([a, b, c, d]) ^ p.ports;
+        let flags = (u64::from(self.flags) & MASK) ^ WANTED;
+        let proto_state = u16::from_ne_bytes([self.proto, self.state]) ^ p.proto_state;
+        addresses | (u64::from(ports) | flags << 32) | u64::from(proto_state) == 0
+    }
+
     /// The key of the request direction.
     #[inline(always)]
     pub fn key(&self) -> FlowKey {
         FlowKey {
             client: self.client,
-            vip: self.vip,
+            vip: self.vip.ip(),
             client_port: self.client_port,
             vport: self.vport,
             proto: self.proto,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_comes_back_and_its_tail_is_first() {
+        let ip = Ip(std::array::from_fn(|i| i as u8));
+        let tail = TailFirst::from(ip);
+        assert_eq!((tail.ip(), tail.v4_bytes()), (ip, [12, 13, 14, 15]));
+        assert_eq!(TailFirst::from(Ip::from_v4([10, 9, 0, 1])).v4_bytes(), [10, 9, 0, 1]);
     }
 }

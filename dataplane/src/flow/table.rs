@@ -19,7 +19,7 @@ use super::hash::{FlowHash, Secret};
 use super::index::Index;
 pub use super::index::{Candidates, Full};
 use super::memory::{HugeArray, OutOfMemory, Pages};
-use super::record::{FlowKey, FlowRecord, ReplyKey, flags, peer_word};
+use super::record::{FlowKey, FlowRecord, ReplyKey, TailFirst, flags, peer_word};
 use super::wheel::{LINK_BYTES, Wheel};
 use crate::units::{Ip, Tick};
 
@@ -150,6 +150,20 @@ impl FlowTable {
         c
     }
 
+    /// Brings the home bucket in, for [`guess`](Self::guess).
+    #[inline(always)]
+    pub fn prefetch_home(&self, hash: FlowHash) {
+        self.index.prefetch_home(hash);
+    }
+
+    /// The record that a known flow most likely has; brings it in. The caller compares.
+    #[inline(always)]
+    pub fn guess(&self, hash: FlowHash) -> FlowId {
+        let record = self.index.guess(hash);
+        self.records.prefetch(record as usize);
+        FlowId(record)
+    }
+
     /// The flow under `hash` whose record is the `same`.
     #[inline(always)]
     pub fn find(&self, hash: FlowHash, c: Candidates, same: impl Fn(&FlowRecord) -> bool) -> Option<FlowId> {
@@ -159,8 +173,9 @@ impl FlowTable {
     /// The flow of a packet from a client.
     #[inline(always)]
     pub fn find_request(&self, hash: FlowHash, key: &FlowKey, c: Candidates) -> Option<FlowId> {
+        let vip = TailFirst::from(key.vip);
         self.find(hash, c, |r| {
-            (r.client.raw() ^ key.client.raw()) | (r.vip.raw() ^ key.vip.raw()) == 0
+            (r.client.raw() ^ key.client.raw()) | (r.vip.raw() ^ vip.raw()) == 0
                 && r.client_port == key.client_port
                 && r.vport == key.vport
                 && r.proto == key.proto
@@ -222,6 +237,9 @@ impl FlowTable {
         let id = self.wheel.next_free().ok_or(Full)?;
         self.index.insert(hash, id)?;
         record.flags |= flags::LIVE;
+        if record.client.is_v4() && record.vip.ip().is_v4() {
+            record.flags |= flags::V4;
+        }
         *self.records.at_mut(id as usize) = record;
         self.wheel.take(id, record.deadline, now);
         self.len += 1;

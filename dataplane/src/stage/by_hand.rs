@@ -104,7 +104,7 @@ pub fn reply<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, bu
     if e.has_local() {
         rewrite::write_destination(lane, buf, record.client, record.client_port.0, 0);
     }
-    rewrite::write_source(lane, buf, record.vip, record.vport.0, l4);
+    rewrite::write_source(lane, buf, record.vip.ip(), record.vport.0, l4);
     // From here on the packet is one for the client.
     lane.key.client = record.client;
     fit

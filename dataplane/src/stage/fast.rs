@@ -13,38 +13,48 @@
 //! ```text
 //! look   headers, hash             prefetches the bucket
 //! probe  tags                      prefetches the record
-//! act    record, rewrite, outbox
+//! settle record, counters
+//! rewrite, one loop for each forwarding mode
 //! ```
+//!
+//! Each is a function of its own, not inlined: a loop keeps its registers to itself.
 
 use crate::burst::{Burst, Lanes};
 use crate::flow::hash::FlowHash;
-use crate::flow::record::{FlowKey, FlowRecord, flags};
+use crate::flow::record::RequestV4;
 use crate::flow::state::State;
-use crate::flow::table::Candidates;
+use crate::flow::table::FlowId;
 use crate::io::{BURST, PacketBuf, PacketIo};
-use crate::snapshot::{Forward, ForwardingMode, Snapshot};
+use crate::snapshot::{Forward, Snapshot};
 use crate::stage::parse::ETH;
-use crate::units::{Be16, Ip, PortId, Tick};
-use crate::wire::{at, checksum};
+use crate::units::{PortId, RealId};
+use crate::wire::at;
 use crate::worker::Core;
+
+mod rewrite;
 
 /// Ethernet, IPv4 and TCP without options, bytes.
 const HEAD: usize = ETH + 20 + 20;
-/// How many packets ahead the first bytes are prefetched.
-const AHEAD: usize = 6;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-const NAT: u8 = ForwardingMode::Nat as u8;
-const DIRECT: u8 = ForwardingMode::DirectRouting as u8;
 const ESTABLISHED: u8 = State::Established as u8;
 const DATAGRAM: u8 = State::Udp as u8;
+const TCP_STATE: u16 = u16::from_ne_bytes([TCP, ESTABLISHED]);
+const UDP_STATE: u16 = u16::from_ne_bytes([UDP, DATAGRAM]);
 
-/// What one loop leaves for the next.
+/// What one loop leaves for the next. A packet that is not plain has a request that fits
+/// no flow.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Quick {
     hash: FlowHash,
-    candidates: Candidates,
+    request: RequestV4,
+    /// The flow to expect.
+    flow: FlowId,
+    /// Length of the IP packet, bytes.
+    ip_len: u16,
+    /// The flow's real server.
+    real: RealId,
 }
 
 /// Sends what it can of the burst. Returns the lanes that are left, and the length of all
@@ -58,219 +68,167 @@ pub fn fast<I: PacketIo>(
     port: PortId,
     steer: bool,
 ) -> (Lanes, u64) {
-    let (mut plain, bytes) = look(core, burst, s.port_mac(port));
+    let n = burst.n.min(BURST);
+    let bytes = look(core, &burst.bufs[..n], &mut burst.quick[..n], s.port_mac(port));
     if !s.serves[1] {
-        plain = Lanes(0);
+        return (Lanes::first(n), bytes);
     }
     if steer {
-        let own = |i: &usize| burst.quick[*i].hash.owner(core.workers) == core.id;
-        plain = plain.filter(own).fold(Lanes(0), Lanes::with);
+        leave_foreign(core, &mut burst.quick[..n]);
     }
-    for i in plain {
-        let q = &mut burst.quick[i];
-        q.candidates = core.flows.probe(q.hash);
+    for q in &mut burst.quick[..n] {
+        q.flow = core.flows.guess(q.hash);
     }
-    let sent = act(s, core, io, burst, plain);
-    (Lanes(Lanes::first(burst.n).0 & !sent.0), bytes)
+    let known = settle(s, core, &mut burst.quick[..n]);
+    let (ready, grown) = rewrite::rewrite(s, core, burst, &known);
+    let left = Lanes(Lanes::first(n).0 & !ready.0);
+    let whole = known.way.map(Forward::port).filter(|_| left.is_empty());
+    send(s, core, io, burst, ready, whole, bytes.wrapping_add(grown));
+    (left, bytes)
 }
 
-/// Finds the plain packets, hashes them, and prefetches their buckets.
-#[inline(always)]
-fn look<B: PacketBuf>(core: &Core<B>, burst: &mut Burst<B>, mac: u64) -> (Lanes, u64) {
-    let mut plain = 0;
+/// Finds the plain packets, hashes them, and prefetches their buckets. Returns the length of
+/// all frames.
+#[inline(never)]
+fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], mac: u64) -> u64 {
+    for buf in bufs.iter().flatten() {
+        buf.prefetch();
+    }
     let mut bytes = 0;
-    let n = burst.n.min(BURST);
-    for (i, q) in burst.quick.iter_mut().enumerate().take(n) {
-        if let Some(Some(buf)) = burst.bufs.get(i + AHEAD) {
-            buf.prefetch();
-        }
-        let Some(buf) = &burst.bufs[i] else { continue };
-        let len = buf.total_len();
+    for (buf, q) in bufs.iter().zip(quick) {
+        let len = buf.as_ref().map_or(0, PacketBuf::total_len);
         bytes += len as u64;
-        let Some(h) = buf.data().first_chunk::<HEAD>() else { continue };
-        if is_plain(h, len, mac) {
-            q.hash = core.secret.hash(Ip::from_v4(at::<26, 4, _>(h)), Be16(at::<34, 2, _>(h)), h[23]);
-            core.flows.prefetch_bucket(q.hash);
-            plain |= 1 << i;
+        let head = buf.as_ref().and_then(|b| b.data().first_chunk::<HEAD>());
+        let Some(client) = head.and_then(|h| read_plain(h, len, mac, q)) else {
+            *q = Quick::default();
+            continue;
+        };
+        q.hash = core.secret.hash_v4(client);
+        core.flows.prefetch_home(q.hash);
+    }
+    bytes
+}
+
+/// Takes from the fast stage what other workers own.
+#[cold]
+fn leave_foreign<B>(core: &Core<B>, quick: &mut [Quick]) {
+    for q in quick {
+        if q.hash.owner(core.workers) != core.id {
+            *q = Quick::default();
         }
     }
-    (Lanes(plain), bytes)
 }
 
-/// Whether the headers are those of a plain packet, for the station with address `mac`
-/// (six bytes of a little-endian word).
+/// Reads a plain packet for the station with address `mac` (six bytes of a little-endian
+/// word). Returns the client's side as [`hash_v4`](crate::flow::hash::Secret::hash_v4) takes
+/// it; nothing when the packet is not plain.
 #[inline(always)]
-fn is_plain(h: &[u8; HEAD], len: usize, mac: u64) -> bool {
-    const IPV4: u32 = u32::from_ne_bytes([0x08, 0x00, 0x45, 0]);
-    const IPV4_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
-    const FRAGMENT: u16 = u16::from_ne_bytes([0x3f, 0xff]);
-    let station = (u64::from_le_bytes(at::<0, 8, _>(h)) ^ mac) << 16;
-    let kind = (u32::from_ne_bytes(at::<12, 4, _>(h)) ^ IPV4) & IPV4_MASK;
-    if station | u64::from(kind) != 0 {
-        return false;
+fn read_plain(h: &[u8; HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<u64> {
+    const IPV4: u16 = u16::from_ne_bytes([0x08, 0x00]);
+    const VERSION: u64 = u64::from_le_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+    // Version and header length, then flags and offset but for «don't fragment».
+    const VERSION_FRAGMENT: u64 = u64::from_le_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+    const CLIENT_PROTO: u64 = u64::from_le_bytes([0, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    let word = |bytes| u64::from_le_bytes(bytes);
+    let (w14, w22) = (word(at::<14, 8, _>(h)), word(at::<22, 8, _>(h)));
+    let station = (word(at::<0, 8, _>(h)) ^ mac) << 16;
+    let kind = u64::from(u16::from_ne_bytes(at::<12, 2, _>(h)) ^ IPV4);
+    if station | kind | ((w14 & VERSION_FRAGMENT) ^ VERSION) != 0 {
+        return None;
     }
-    let ip_len = usize::from(u16::from_be_bytes(at::<16, 2, _>(h)));
-    let fragment = u16::from_ne_bytes(at::<20, 2, _>(h)) & FRAGMENT;
+    // A TTL that is used up is for the others.
+    if w22 & 0xff <= 1 {
+        return None;
+    }
+    let ip_len = ((w14 >> 16) as u16).swap_bytes();
     // Of TCP only data: ACK without SYN, FIN or RST.
-    let carries = match h[23] {
-        TCP => (h[47] & 0x17 == 0x10) & (ip_len >= 40),
-        UDP => ip_len >= 28,
-        _ => false,
+    let (carries, proto_state) = match (w22 >> 8) as u8 {
+        TCP => (h[47] & 0x17 == 0x10 && ip_len >= 40, TCP_STATE),
+        UDP => (ip_len >= 28, UDP_STATE),
+        _ => return None,
     };
-    carries & (fragment == 0) & (ip_len + ETH <= len) & checksum_ok(h)
+    let fits = usize::from(ip_len) + ETH <= len;
+    let addresses = word(at::<26, 8, _>(h));
+    if !carries || !fits || !checksum_ok(w14, w22, (addresses >> 32) as u32) {
+        return None;
+    }
+    let ports = u32::from_le_bytes(at::<34, 4, _>(h));
+    q.request = RequestV4 { addresses: addresses.to_le(), ports: ports.to_le(), proto_state };
+    q.ip_len = ip_len;
+    Some((w22 & CLIENT_PROTO) | u64::from(ports as u16) << 16)
 }
 
-/// RFC 1071: the sum of the header's words, in any byte order, is a multiple of 0xffff. It
-/// is never zero, as the first byte is not. As fast as asking the device.
+/// RFC 1071: the sum of a header's words, in any byte order and of any size, is a multiple
+/// of 0xffff. It is never zero, as the first byte is not. As fast as asking the device.
 #[inline(always)]
-fn checksum_ok(h: &[u8; HEAD]) -> bool {
-    let w = |b: [u8; 4]| u64::from(u32::from_ne_bytes(b));
-    let sum = w(at::<14, 4, _>(h))
-        + w(at::<18, 4, _>(h))
-        + w(at::<22, 4, _>(h))
-        + w(at::<26, 4, _>(h))
-        + w(at::<30, 4, _>(h));
-    sum % 0xffff == 0
+fn checksum_ok(a: u64, b: u64, c: u32) -> bool {
+    // A number is a multiple of an odd one if and only if the product with that one's
+    // inverse modulo 2⁶⁴ is as small as a quotient.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+    let (ab, carry) = a.overflowing_add(b);
+    let (abc, carry) = ab.overflowing_add(u64::from(c) + u64::from(carry));
+    (abc + u64::from(carry)).wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
-/// What holds for all packets of a burst.
-struct Terms {
-    deadline_tcp: Tick,
-    deadline_udp: Tick,
-    direct_ttl: bool,
-    pmtu: bool,
+/// What became of the packets of a burst.
+struct Known {
+    /// Lanes that have a flow.
+    ready: Lanes,
+    /// The way that all of them go, if it is the same ([`Forward::way`]).
+    way: Option<u32>,
 }
 
-/// Compares records, rewrites, and collects the frames. Returns the lanes sent.
+/// Compares records, moves deadlines and counts.
+#[inline(never)]
+fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -> Known {
+    let Core { flows, link, now, .. } = core;
+    let deadlines = [DATAGRAM, ESTABLISHED].map(|state| now.after_ms(s.settings.timeouts.of(state)));
+    // Cut to one length, so that one comparison serves both.
+    let reals = s.forwards.len().min(link.counters.reals().len());
+    let (forwards, counters) = (&s.forwards[..reals], &link.counters.reals()[..reals]);
+    let (mut ready, mut any, mut all) = (0_u64, 0, u32::MAX);
+    let unused = BURST - quick.len().clamp(1, BURST);
+    for q in quick {
+        // Lanes enter at the top and move down, so that none needs a number.
+        ready >>= 1;
+        let record = flows.get_mut(q.flow);
+        let real = record.real.index();
+        if record.is_steady(&q.request)
+            && let (Some(to), Some(counter)) = (forwards.get(real), counters.get(real))
+            && q.ip_len <= to.mtu
+        {
+            record.deadline = deadlines[usize::from(q.request.proto_state == TCP_STATE)];
+            counter.in_packets.add(1);
+            counter.in_bytes.add(u64::from(q.ip_len));
+            q.real = record.real;
+            any |= to.way;
+            all &= to.way;
+            ready |= 1 << 63;
+        }
+    }
+    Known { ready: Lanes(ready >> unused), way: (any == all).then_some(all) }
+}
+
+/// Sends what is ready: the whole burst, `bytes` long, where it lies if it leaves by one port.
 #[inline(always)]
-fn act<I: PacketIo>(
+fn send<I: PacketIo>(
     s: &Snapshot,
     core: &mut Core<I::Buf>,
     io: &mut I,
     burst: &mut Burst<I::Buf>,
-    plain: Lanes,
-) -> Lanes {
-    let Core { flows, link, out, now, ip_id, .. } = core;
-    let terms = Terms {
-        deadline_tcp: now.after_ms(s.settings.timeouts.of(ESTABLISHED)),
-        deadline_udp: now.after_ms(s.settings.timeouts.of(DATAGRAM)),
-        direct_ttl: s.settings.dr_decrement_ttl,
-        pmtu: s.settings.pmtu_disc,
-    };
-    let mut sent = Lanes(0);
-    for i in plain {
-        let Some(buf) = burst.bufs[i].as_mut() else { continue };
-        let Some(h) = buf.data().first_chunk::<HEAD>() else { continue };
-        let key = FlowKey {
-            client: Ip::from_v4(at::<26, 4, _>(h)),
-            vip: Ip::from_v4(at::<30, 4, _>(h)),
-            client_port: Be16(at::<34, 2, _>(h)),
-            vport: Be16(at::<36, 2, _>(h)),
-            proto: h[23],
-        };
-        let ip_len = u16::from_be_bytes(at::<16, 2, _>(h));
-        let q = &burst.quick[i];
-        let Some(id) = flows.find_request(q.hash, &key, q.candidates) else { continue };
-        let record = flows.get_mut(id);
-        let Some(to) = s.forwards.get(record.real.index()) else { continue };
-        let steady = (record.state == ESTABLISHED) | (record.state == DATAGRAM);
-        if !steady | (ip_len > to.mtu) | (record.flags & flags::BY_HAND != 0) || !send(buf, to, record, &terms, ip_id) {
-            continue;
-        }
-        record.deadline = if record.state == DATAGRAM { terms.deadline_udp } else { terms.deadline_tcp };
-        let c = link.counters.real(record.real);
-        c.in_packets.add(1);
-        c.in_bytes.add(u64::from(ip_len));
-        sent.insert(i);
-        if let Some(buf) = burst.bufs[i].take() {
-            out.push(to.port, buf, io, link);
+    ready: Lanes,
+    whole: Option<PortId>,
+    bytes: u64,
+) {
+    let Core { link, out, .. } = core;
+    if let Some(port) = whole.filter(|_| burst.n >= BURST / 2) {
+        return out.send_all(port, &mut burst.bufs, (burst.n, bytes), io, link);
+    }
+    for i in ready {
+        let to = s.forwards.get(burst.quick[i].real.index());
+        if let (Some(to), Some(buf)) = (to, burst.bufs[i].take()) {
+            out.push(Forward::port(to.way), buf, io, link);
         }
     }
-    sent
-}
-
-/// Turns a packet into the frame for its real server; false, and nothing changed, if that
-/// takes more than can be done here.
-#[inline(always)]
-fn send<B: PacketBuf>(buf: &mut B, to: &Forward, record: &FlowRecord, terms: &Terms, ip_id: &mut u16) -> bool {
-    match to.mode {
-        DIRECT => direct(buf, to, terms.direct_ttl),
-        NAT => nat(buf, to, record),
-        Forward::SLOW => false,
-        _ => ipip(buf, to, terms.pmtu, ip_id),
-    }
-}
-
-/// Lowers the TTL and applies `delta` to the header checksum; false when the TTL is used up.
-#[inline(always)]
-fn lower_ttl(h: &mut [u8; HEAD], delta: u16) -> bool {
-    if h[22] <= 1 {
-        return false;
-    }
-    h[22] -= 1;
-    let sum = u16::from_ne_bytes([h[24], h[25]]);
-    let sum = checksum::apply(sum, checksum::add(delta, checksum::TTL_DELTA));
-    [h[24], h[25]] = sum.to_ne_bytes();
-    true
-}
-
-/// Direct routing.
-#[inline(always)]
-fn direct<B: PacketBuf>(buf: &mut B, to: &Forward, ttl: bool) -> bool {
-    let Some(h) = buf.data_mut().first_chunk_mut::<HEAD>() else { return false };
-    if ttl && !lower_ttl(h, 0) {
-        return false;
-    }
-    h[..12].copy_from_slice(&to.header);
-    true
-}
-
-/// NAT.
-#[inline(always)]
-fn nat<B: PacketBuf>(buf: &mut B, to: &Forward, record: &FlowRecord) -> bool {
-    let Some(h) = buf.data_mut().first_chunk_mut::<HEAD>() else { return false };
-    if !lower_ttl(h, record.l3_delta) {
-        return false;
-    }
-    h[..12].copy_from_slice(&to.header);
-    h[30..34].copy_from_slice(&to.addr);
-    h[36..38].copy_from_slice(&record.rport.0);
-    if h[23] == TCP {
-        let old = u16::from_ne_bytes([h[50], h[51]]);
-        h[50..52].copy_from_slice(&checksum::apply(old, record.l4_delta).to_ne_bytes());
-    } else {
-        let old = u16::from_ne_bytes([h[40], h[41]]);
-        h[40..42].copy_from_slice(&checksum::apply_udp_optional(old, record.l4_delta).to_ne_bytes());
-    }
-    true
-}
-
-/// IPIP. See `tunnel` for what the outer header repeats of the inner one.
-#[inline(always)]
-fn ipip<B: PacketBuf>(buf: &mut B, to: &Forward, pmtu: bool, ip_id: &mut u16) -> bool {
-    let Some(h) = buf.data().first_chunk::<HEAD>() else { return false };
-    let (tos, ttl, df) = (h[15], h[22], if pmtu { h[20] & 0x40 } else { 0 });
-    let ip_len = u16::from_be_bytes(at::<16, 2, _>(h));
-    let (len, whole) = (ip_len + 20, ETH + usize::from(ip_len));
-    // A short frame was padded by its sender, which must not be wrapped with the packet.
-    let cut = buf.total_len() == whole || buf.truncate(whole);
-    if !cut || ttl <= 1 || len > to.mtu || !buf.prepend(20) {
-        return false;
-    }
-    let Some(f) = buf.data_mut().first_chunk_mut::<{ HEAD + 20 }>() else { return false };
-    if let Some(inner) = f.last_chunk_mut::<HEAD>() {
-        lower_ttl(inner, 0);
-    }
-    f[..12].copy_from_slice(&to.header);
-    f[12..14].copy_from_slice(&[0x08, 0x00]);
-    *ip_id = ip_id.wrapping_add(u16::from(df == 0));
-    let id = if df == 0 { *ip_id } else { 0 };
-    let tos = if tos & 3 == 3 { tos & !1 } else { tos };
-    let ([l0, l1], [i0, i1]) = (len.to_be_bytes(), id.to_be_bytes());
-    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (to.source, to.addr);
-    let mut outer = [0x45, tos, l0, l1, i0, i1, df, 0, ttl - 1, 4, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
-    let sum = !checksum::sum_header(&outer);
-    outer[10..12].copy_from_slice(&sum.to_ne_bytes());
-    f[14..34].copy_from_slice(&outer);
-    true
 }

@@ -64,6 +64,31 @@ impl<B: PacketBuf> Outbox<B> {
         }
     }
 
+    /// Sends the first `n` of `bufs`, `bytes` long in all, at once, after what is collected.
+    #[inline]
+    pub fn send_all<I: PacketIo<Buf = B>>(
+        &mut self,
+        port: PortId,
+        bufs: &mut [Option<B>; BURST],
+        (n, bytes): (usize, u64),
+        io: &mut I,
+        link: &WorkerLink,
+    ) {
+        match self.ports.get_mut(port.index()) {
+            Some(batch) if batch.relay.is_none() => {
+                if batch.n > 0 {
+                    batch.flush(port, io, link);
+                }
+                transmit(port, bufs, (n, bytes), io, link);
+            }
+            _ => {
+                for buf in bufs.iter_mut().take(n).filter_map(Option::take) {
+                    self.push(port, buf, io, link);
+                }
+            }
+        }
+    }
+
     /// Sends everything collected.
     #[inline]
     pub fn flush<I: PacketIo<Buf = B>>(&mut self, io: &mut I, link: &WorkerLink) {
@@ -90,13 +115,25 @@ impl<B: PacketBuf> Batch<B> {
             return;
         }
         let bytes = std::mem::take(&mut self.bytes);
-        let sent = io.tx(port, &mut self.bufs, n);
-        let counters = link.counters.port(port);
-        counters.tx_packets.add(sent as u64);
-        counters.tx_bytes.add(bytes);
-        if sent < n {
-            link.counters.drop(DropReason::TxFull).add((n - sent) as u64);
-        }
+        transmit(port, &mut self.bufs, (n, bytes), io, link);
+    }
+}
+
+/// Sends the first `n` of `bufs`, `bytes` long in all.
+#[inline(always)]
+fn transmit<I: PacketIo>(
+    port: PortId,
+    bufs: &mut [Option<I::Buf>; BURST],
+    (n, bytes): (usize, u64),
+    io: &mut I,
+    link: &WorkerLink,
+) {
+    let sent = io.tx(port, bufs, n);
+    let counters = link.counters.port(port);
+    counters.tx_packets.add(sent as u64);
+    counters.tx_bytes.add(bytes);
+    if sent < n {
+        link.counters.drop(DropReason::TxFull).add((n - sent) as u64);
     }
 }
 

@@ -152,7 +152,7 @@ fn reply<B: PacketBuf>(
         return fit;
     }
     let record: &mut FlowRecord = core.flows.get_mut(lane.flow);
-    let (real_id, vip, vport) = (record.real, record.vip, record.vport);
+    let (real_id, vip, vport) = (record.real, record.vip.ip(), record.vport);
     let turned = touch(s, record, lane, core.now, core.defence.secure);
     if turned {
         core.turned(lane.flow);

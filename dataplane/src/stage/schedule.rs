@@ -217,7 +217,7 @@ fn insert<B>(
     let first = state::initial(lane.key.proto);
     let record = FlowRecord {
         client: lane.key.client,
-        vip: lane.key.vip,
+        vip: lane.key.vip.into(),
         client_port: lane.key.client_port,
         vport: lane.key.vport,
         rport,
@@ -292,7 +292,7 @@ fn open_persistent<B>(
             let addr = s.real(real).map_or(Ip::UNSPECIFIED, |r| r.addr);
             let record = FlowRecord {
                 client: key.client,
-                vip: key.vip,
+                vip: key.vip.into(),
                 client_port: key.client_port,
                 vport: key.vport,
                 rport: Be16::new(0),

@@ -138,7 +138,7 @@ impl Segment {
                 let len = client::proxy_len(v4);
                 e.to_server.grow(first, len as i32);
                 if data == first {
-                    let vip = (record.vip, record.vport);
+                    let vip = (record.vip.ip(), record.vport);
                     self.put(client::proxy((record.client, record.client_port), vip), len, self.header);
                     if flags & URG != 0 {
                         let urgent = u16::from_be_bytes([self.old[18], self.old[19]]).saturating_add(len as u16);

@@ -85,7 +85,7 @@ fn slice<B>(core: &mut Core<B>, job: &mut Job, s: &Snapshot) -> bool {
 
 fn matches(f: &FlowFilter, r: &FlowRecord, s: &Snapshot) -> bool {
     f.client.is_none_or(|a| a == r.client)
-        && f.vip.is_none_or(|a| a == r.vip)
+        && f.vip.is_none_or(|a| a == r.vip.ip())
         && f.real.is_none_or(|id| id == r.real)
         && f.proto.is_none_or(|p| p == r.proto)
         && f.service.is_none_or(|id| s.real(r.real).is_some_and(|real| real.service == id))

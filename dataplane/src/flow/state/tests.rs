@@ -6,7 +6,7 @@ const RECORDED: &str = include_str!("../../../tests/fixtures/flow-states.txt");
 fn record(proto: u8, one_way: bool) -> FlowRecord {
     FlowRecord {
         client: Ip::UNSPECIFIED,
-        vip: Ip::UNSPECIFIED,
+        vip: Ip::UNSPECIFIED.into(),
         client_port: Be16::new(0),
         vport: Be16::new(0),
         rport: Be16::new(0),

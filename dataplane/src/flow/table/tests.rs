@@ -10,7 +10,7 @@ fn record(n: u32, deadline: Tick) -> FlowRecord {
     let client = Ip::from_v4((0x0a00_0000 + n / 4).to_be_bytes());
     FlowRecord {
         client,
-        vip: Ip::from_v4([10, 9, 0, (n % 4) as u8]),
+        vip: Ip::from_v4([10, 9, 0, (n % 4) as u8]).into(),
         client_port: Be16::new(1000),
         vport: Be16::new(80),
         rport: Be16::new(8080 + (n % 4) as u16),
@@ -78,7 +78,7 @@ fn one_client_port_with_many_vips_fills_its_reach_only() {
     let mut kept = 0;
     for n in 0..400u32 {
         let mut r = record(0, Tick(1000));
-        r.vip = Ip::from_v4(n.to_be_bytes());
+        r.vip = Ip::from_v4(n.to_be_bytes()).into();
         kept += u32::from(t.insert(hash(&t, &r), r, Tick(0)).is_ok());
     }
     assert_eq!(kept, WAYS as u32 * REACH);
@@ -163,7 +163,7 @@ fn the_flow_nearest_to_its_end_is_evicted() {
     let r = record(4000, Tick(900_000));
     t.insert(hash(&t, &r), r, Tick(0)).unwrap();
     assert_eq!(t.evict(any, |r| r.real.0 % 2 == 0).map(|r| r.real), Some(RealId(2)));
-    t.insert(hash(&t, &r), FlowRecord { vip: Ip::UNSPECIFIED, ..r }, Tick(0)).unwrap();
+    t.insert(hash(&t, &r), FlowRecord { vip: Ip::UNSPECIFIED.into(), ..r }, Tick(0)).unwrap();
     // Beyond what the wheel shows first: by the sweep.
     assert_eq!(t.evict(any, |r| r.real == RealId(60)).map(|r| r.real), Some(RealId(60)));
 }
@@ -196,7 +196,7 @@ fn a_full_reach_evicts_in_its_reach() {
     let mut n = 0;
     let full = loop {
         let mut r = record(0, start.after_ms(n * 1000));
-        (r.vip, r.real) = (Ip::from_v4(n.to_be_bytes()), RealId(n));
+        (r.vip, r.real) = (Ip::from_v4(n.to_be_bytes()).into(), RealId(n));
         if t.insert(hash(&t, &r), r, start).is_err() {
             break r;
         }
@@ -267,7 +267,7 @@ fn the_smallest_table_works() {
     // All of one hash, too.
     for n in 0..16u32 {
         let mut r = record(0, Tick(1000));
-        r.vip = Ip::from_v4(n.to_be_bytes());
+        r.vip = Ip::from_v4(n.to_be_bytes()).into();
         ids.push(t.insert(hash(&t, &r), r, Tick(0)).unwrap());
     }
     assert!(ids.into_iter().all(|id| t.remove(id).is_some()));

@@ -122,7 +122,7 @@ fn to_real<I: PacketIo>(
             if let Some(e) = extension(core, record) {
                 translate_quote(buf.data_mut(), q, lane.v4, false, e.local, e.local_port.0);
             }
-            fix_icmp(buf, lane, record.vip, real.addr);
+            fix_icmp(buf, lane, record.vip.ip(), real.addr);
         }
         rewrite::fits(s, lane, buf, hop.mtu)
     };
@@ -146,13 +146,13 @@ fn to_client<I: PacketIo>(
         return finish(s, core, io, burst, i, rewrite::Outcome::TtlExceeded);
     }
     count(core, record, lane, Direction::Reply);
-    set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, true, record.vip);
-    translate_quote(buf.data_mut(), q, lane.v4, false, record.vip, record.vport.0);
+    set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, true, record.vip.ip());
+    translate_quote(buf.data_mut(), q, lane.v4, false, record.vip.ip(), record.vport.0);
     if extension(core, record).is_some() {
         set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, false, record.client);
         translate_quote(buf.data_mut(), q, lane.v4, true, record.client, record.client_port.0);
     }
-    fix_icmp(buf, lane, old_src, record.vip);
+    fix_icmp(buf, lane, old_src, record.vip.ip());
     if let Some(buf) = burst.bufs[i].take() {
         resolve::send_routed(s, core, io, buf, lane.l2, record.client);
     }
