@@ -37,12 +37,12 @@ impl Shift {
     /// as nothing.
     #[inline]
     pub fn back(&self, ack: u32) -> u32 {
-        let late = ack.wrapping_sub(self.delta as u32);
-        if after(late, self.from) {
-            return late;
-        }
         let early = ack.wrapping_sub(self.before as u32);
-        if after(early, self.from) { self.from } else { early }
+        if !after(early, self.from) {
+            return early;
+        }
+        let late = ack.wrapping_sub(self.delta as u32);
+        if after(late, self.from) { late } else { self.from }
     }
 
     /// The segment that begins at `seq` became longer by `by` bytes. Said again for a
