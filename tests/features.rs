@@ -2,6 +2,7 @@
 
 mod features {
     mod client_address;
+    mod ftp;
     mod full_nat;
     mod overload;
     mod reuse;

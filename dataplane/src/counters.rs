@@ -219,6 +219,8 @@ events! {
     flows_live,
     /// Flows with an extension: full NAT and shifted sequence numbers (a gauge).
     flows_extended,
+    /// Announced data connections of FTP for which there was no room.
+    expectations_lost,
     /// Snapshots adopted.
     snapshots_adopted,
     /// TCP resets sent.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use crate::counters::CoreCounters;
+use crate::flow::expected::Expected;
 use crate::flow::record::FlowRecord;
 use crate::sched::CoreCounts;
 use crate::snapshot::{IfaceId, Snapshot};
@@ -150,6 +151,8 @@ pub struct WorkerLink {
     pub commands: ArrayQueue<Command>,
     /// Worker to control.
     pub answers: ArrayQueue<Answer>,
+    /// Worker to worker: connections that another one has announced.
+    pub expected: ArrayQueue<Expected>,
     /// Control to worker: frames to send as they are.
     pub inject: ArrayQueue<InjectFrame>,
     /// Set by control to end the worker's loop.
@@ -169,6 +172,7 @@ impl WorkerLink {
             events: ArrayQueue::new(1024),
             commands: ArrayQueue::new(64),
             answers: ArrayQueue::new(4096),
+            expected: ArrayQueue::new(256),
             inject: ArrayQueue::new(256),
             stop: AtomicU64::new(0),
         })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::burst::Burst;
 use crate::counters::DropReason;
+use crate::flow::expected::Expectations;
 use crate::flow::extension::Extensions;
 use crate::flow::hash::Secret;
 use crate::flow::record::{FlowRecord, flags};
@@ -46,6 +47,10 @@ pub struct Core<B> {
     pub secret: Secret,
     /// The flows.
     pub flows: FlowTable,
+    /// Connections that others have announced.
+    pub expected: Expectations,
+    /// The links of all workers, by number.
+    pub peers: Vec<Arc<WorkerLink>>,
     /// What it does when the flow table fills.
     pub defence: defence::Defence,
     /// What some flows need beyond their record.
@@ -179,6 +184,22 @@ impl<B> Core<B> {
                 t.ext = t.ext.saturating_sub(1);
             }
         }
+    }
+
+    /// Takes over what other workers expect.
+    #[cold]
+    pub fn learn_expected(&mut self) {
+        while let Some(e) = self.link.expected.pop() {
+            if !self.expected.add(e, self.now) {
+                self.link.counters.worker.expectations_lost.add(1);
+            }
+        }
+    }
+
+    /// Whether a connection without a service may be an announced one.
+    #[inline]
+    pub fn expects(&self) -> bool {
+        !(self.expected.is_empty() && self.link.expected.is_empty())
     }
 
     /// Takes a flow's extension back, and its alias out of the index; returns its template.
@@ -318,6 +339,8 @@ impl<I: PacketIo> Worker<I> {
                 id,
                 workers: links.len() as u16,
                 secret,
+                expected: Expectations::new(),
+                peers: links.clone(),
                 defence: defence::Defence::new(u64::from(id.0) + 1),
                 extensions: Extensions::new(flows.capacity()),
                 flows,
@@ -495,6 +518,9 @@ impl<I: PacketIo> Worker<I> {
         }
         if !core.link.commands.is_empty() || self.scan.active() {
             work += commands::serve(core, &mut self.scan, &self.snapshot);
+        }
+        if !core.link.expected.is_empty() {
+            core.learn_expected();
         }
         if !core.waiting.is_empty() {
             core.waiting.age(core.now, &mut self.io, &core.link);

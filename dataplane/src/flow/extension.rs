@@ -37,6 +37,8 @@ pub struct Extension {
     pub local_port: Be16,
     /// How the real server is told the client's address.
     pub tells: ClientAddress,
+    /// FTP's control connection: read for data connections.
+    pub ftp: bool,
     /// The client's SYN was seen, with the sequence number `isn`.
     pub started: bool,
     /// The client's first sequence number.
@@ -55,6 +57,7 @@ impl Extension {
         local: Ip::UNSPECIFIED,
         local_port: Be16([0; 2]),
         tells: ClientAddress::None,
+        ftp: false,
         started: false,
         isn: 0,
         to_server: Shift::NONE,
@@ -70,7 +73,7 @@ impl Extension {
     /// Whether the flow's TCP segments need a look.
     #[inline]
     pub fn edits(&self) -> bool {
-        self.tells != ClientAddress::None
+        self.ftp || self.tells != ClientAddress::None
     }
 }
 

@@ -11,7 +11,7 @@ use crate::snapshot::{Hop, Refusal, Snapshot};
 use crate::stage::parse::ETH;
 use crate::stage::rewrite::{self, Outcome};
 use crate::stage::schedule::{self, Refused};
-use crate::stage::{fragment_out, local, resolve};
+use crate::stage::{fragment_out, ftp, local, resolve};
 use crate::units::{Ip, Tick};
 use crate::wire::reply;
 use crate::worker::Core;
@@ -273,6 +273,9 @@ pub fn send_reset<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I
 
 /// A packet that no flow and no service wants and that is not for the director: routed.
 pub fn unrelated<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
+    if core.expects() && burst.lanes[i].direction == Direction::Reply && ftp::from_real(s, core, io, burst, i) {
+        return;
+    }
     let lane = burst.lanes[i];
     let stray = s.settings.nat_icmp_send
         && lane.direction == Direction::Reply

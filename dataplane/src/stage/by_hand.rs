@@ -9,9 +9,9 @@ use crate::flow::extension::{ClientAddress, Extension};
 use crate::flow::record::{FlowRecord, flags};
 use crate::io::PacketBuf;
 use crate::snapshot::{ForwardingMode, Hop, NextHop, Real, Snapshot};
-use crate::stage::full_nat;
 use crate::stage::rewrite::{self, Outcome};
 use crate::stage::segment::Segment;
+use crate::stage::{ftp, full_nat};
 use crate::units::NextHopId;
 use crate::wire::client;
 use crate::worker::Core;
@@ -42,6 +42,9 @@ pub fn request<B: PacketBuf>(
         segment = Some(t);
     }
     let e = *e;
+    if let (true, Some(t)) = (e.ftp, &segment) {
+        ftp::request(s, core, lane, buf, t.header_len(), &record);
+    }
     if !rewrite::lower_ttl(lane, buf, record.l3_delta) {
         return Outcome::TtlExceeded;
     }
@@ -99,6 +102,12 @@ pub fn reply<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, bu
         let written = t.write(lane, buf);
         if written != Outcome::Send {
             return written;
+        }
+        if e.ftp && t.payload_len() > 0 {
+            let by = ftp::reply(core, lane, buf, t.header_len(), &record);
+            if let (true, Some(e)) = (by != 0, core.extensions.get_mut(record.ext)) {
+                e.to_client.grow(t.seq(), by);
+            }
         }
     }
     if e.has_local() {

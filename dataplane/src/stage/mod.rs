@@ -15,6 +15,7 @@ pub mod answer;
 pub mod by_hand;
 pub mod encapsulate;
 pub mod fragment_out;
+pub mod ftp;
 pub mod full_nat;
 pub mod local;
 pub mod sctp;

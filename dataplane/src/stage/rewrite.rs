@@ -118,7 +118,7 @@ fn direct<B: PacketBuf>(s: &Snapshot, lane: &Lane, buf: &mut B, hop: &NextHop) -
 
 /// A packet from a real server to a client.
 #[inline(always)]
-fn reply<B: PacketBuf>(
+pub(super) fn reply<B: PacketBuf>(
     s: &Snapshot,
     core: &mut Core<B>,
     lane: &mut Lane,

@@ -13,7 +13,7 @@ use crate::flow::table::FlowId;
 use crate::io::PacketIo;
 use crate::sched::SchedKey;
 use crate::snapshot::{Extras, ForwardingMode, GonePolicy, Local, Persistence, Real, Service, Snapshot};
-use crate::stage::{answer, full_nat, local, rewrite, track};
+use crate::stage::{answer, ftp, full_nat, local, rewrite, track};
 use crate::units::{Be16, Ip, RealId};
 use crate::worker::Core;
 
@@ -144,6 +144,11 @@ fn reopens(s: &Snapshot, record: &FlowRecord, real: Option<&Real>) -> bool {
 
 /// Opens a flow for the lane. `any` lets a mid-stream packet do so.
 fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<FlowId, Refused> {
+    if core.expects()
+        && let Some(id) = ftp::open(s, core, lane)
+    {
+        return Ok(id);
+    }
     let key = &lane.key;
     let Some(service) = s.service_for(key.proto, key.vip, key.vport) else { return Err(Refused::NoService) };
     if !any && !opens(s, lane) {
@@ -235,7 +240,8 @@ fn insert<B>(
     if local.is_none() && !edits {
         return core.open_flow(lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull));
     }
-    let mut with = Extension { tells: service.extras.client_address, ..Extension::EMPTY };
+    let Extras { client_address: tells, ftp } = service.extras;
+    let mut with = Extension { tells, ftp, ..Extension::EMPTY };
     if let Some(local) = &local {
         (with.local, with.local_port) = (local.addr, local.port);
     }
