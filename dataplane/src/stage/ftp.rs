@@ -136,20 +136,21 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, buf:
     let announced =
         Announced { client: r.client, client_port: Be16::new(a.port), other: real.addr, other_port: Be16::default() };
     let vport = Be16::new(r.vport.get().wrapping_sub(1));
-    tell(core, Expected { announced, vip: r.vip, vport, real: r.real });
+    tell(core, Expected { announced, vip: r.vip.ip(), vport, real: r.real });
 }
 
 /// Reads a real server's segment, and puts the VIP into it; returns how many bytes longer
 /// it has become.
 pub fn reply<B: PacketBuf>(core: &mut Core<B>, lane: &mut Lane, buf: &mut B, header: usize, r: &FlowRecord) -> i32 {
+    let vip = r.vip.ip();
     let Some(a) = from_server(&line(lane, buf, header)) else { return 0 };
     let announced =
-        Announced { client: r.client, client_port: Be16::default(), other: r.vip, other_port: Be16::new(a.port) };
-    tell(core, Expected { announced, vip: r.vip, vport: Be16::new(a.port), real: r.real });
-    if a.ip.is_none() || !r.vip.is_v4() || buf.is_chained() {
+        Announced { client: r.client, client_port: Be16::default(), other: vip, other_port: Be16::new(a.port) };
+    tell(core, Expected { announced, vip, vport: Be16::new(a.port), real: r.real });
+    if a.ip.is_none() || !vip.is_v4() || buf.is_chained() {
         return 0;
     }
-    splice(lane, buf, header, a.span, &written(r.vip.v4_bytes(), a.port))
+    splice(lane, buf, header, a.span, &written(vip.v4_bytes(), a.port))
 }
 
 /// Every worker expects the connection, this one at once.
@@ -230,7 +231,7 @@ fn record<B>(s: &Snapshot, core: &Core<B>, lane: &Lane, e: &Expected, real: &Rea
     let first = state::initial(lane.key.proto);
     FlowRecord {
         client: lane.key.client,
-        vip: e.vip,
+        vip: e.vip.into(),
         client_port: lane.key.client_port,
         vport: e.vport,
         rport,
