@@ -4,8 +4,9 @@ mod features {
     mod client_address;
     mod ftp;
     mod full_nat;
+    mod jumbo;
     mod overload;
     mod reuse;
-    #[allow(dead_code)]
+    mod vlan;
     mod world;
 }

@@ -60,6 +60,8 @@ drop_reasons! {
     NotForUs = "not_for_us",
     /// The frame carries an 802.1Q tag for which the port has no VLAN.
     UnknownVlan = "unknown_vlan",
+    /// The frame carries a second 802.1Q tag, or a provider's (802.1ad).
+    DoubleTagged = "double_tagged",
     /// The IP version does not match the Ethernet type.
     BadIpVersion = "bad_ip_version",
     /// The IPv4 header length is below 20 bytes or beyond the packet.

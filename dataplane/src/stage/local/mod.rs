@@ -24,7 +24,7 @@ use crate::stage::parse::ETH;
 use crate::stage::schedule::Refused;
 use crate::stage::{answer, fragment_out, resolve, rewrite};
 use crate::units::{Be16, Ip, Mac};
-use crate::wire::ipv4;
+use crate::wire::{ipv4, vlan};
 use crate::worker::Core;
 
 /// What examining a packet led to.
@@ -67,15 +67,18 @@ fn look<I: PacketIo>(
     let data = buf.data();
     let Some(eth) = data.first_chunk::<ETH>() else { return Examined::Drop(DropReason::TooShort) };
     let mut ethertype = u16::from_be_bytes([eth[12], eth[13]]);
-    let (mut l2, mut vlan) = (ETH, buf.rx_info().vlan_tci.map_or(0, |t| t & 0xfff));
+    let (mut l2, mut vid) = (ETH, buf.rx_info().vlan_tci.map_or(0, |t| t & 0xfff));
     if ethertype == 0x8100 {
         let Some(tag) = data.get(ETH..ETH + 4) else { return Examined::Drop(DropReason::TooShort) };
-        vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
+        vid = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
         ethertype = u16::from_be_bytes([tag[2], tag[3]]);
         l2 = ETH + 4;
     }
-    let Some(iface) = s.iface(buf.ingress(), vlan) else {
-        return Examined::Drop(if vlan == 0 { DropReason::NotForUs } else { DropReason::UnknownVlan });
+    if matches!(ethertype, vlan::CUSTOMER | vlan::SERVICE) {
+        return Examined::Drop(DropReason::DoubleTagged);
+    }
+    let Some(iface) = s.iface(buf.ingress(), vid) else {
+        return Examined::Drop(if vid == 0 { DropReason::NotForUs } else { DropReason::UnknownVlan });
     };
     let dst = Mac([eth[0], eth[1], eth[2], eth[3], eth[4], eth[5]]);
     let own = s.interfaces.get(usize::from(iface.0)).is_some_and(|x| x.mac == dst);
