@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use dataplane::counters::DropReason;
-use dataplane::snapshot::{ForwardingMode, FullNat, Persistence, Spec};
-use dataplane::units::{Ip, PortId, ServiceId};
+use dataplane::snapshot::{ForwardingMode, FullNat, Match, Persistence, RealSpec, ServiceSpec, Spec};
+use dataplane::units::{Ip, RealId, ServiceId};
 
 use super::world::*;
 
@@ -158,7 +158,6 @@ fn persistence_and_a_flow_removed_early_leave_nothing_behind() {
     rig.sleep_ms(1000);
     let core = rig.workers[0].core();
     assert_eq!((core.flows.len(), core.extensions.len()), (0, 0));
-    let _ = PortId(0);
 }
 
 #[test]
@@ -193,4 +192,29 @@ fn icmp_errors_name_what_each_side_knows() {
     let sum = pollux_tests::packet::fold(&h).to_be_bytes();
     whole[24..26].copy_from_slice(&sum);
     assert_eq!(Segment::see(&whole), syn);
+}
+
+#[test]
+fn a_client_may_use_one_port_for_services_of_several_modes() {
+    // A second service with the same real servers, of plain NAT.
+    let mut spec = spec((1024, 65535));
+    let vip = "10.9.0.7:80";
+    spec.vips.push((ip("10.9.0.7"), 32));
+    let matches = Match::Address { protocol: 6, vip: ip("10.9.0.7"), port: 80 };
+    let mut plain = ServiceSpec { id: ServiceId(2), matches, ..spec.services[0].clone() };
+    plain.reals = vec![RealId(201), RealId(200)];
+    for (n, id) in plain.reals.iter().enumerate() {
+        let like = spec.reals.iter().find(|r| r.id.0 == 1 - n as u32).expect("a real server").clone();
+        spec.reals.push(RealSpec { id: *id, service: ServiceId(2), mode: ForwardingMode::Nat, ..like });
+    }
+    spec.services.push(plain);
+    for first in [VIPS[0], vip] {
+        let mut rig = rig(&spec, 1);
+        let second = if first == vip { VIPS[0] } else { vip };
+        for vip in [first, second] {
+            let syn = Segment::tcp(CLIENTS[0], vip, SYN);
+            let (_, at_server) = pass(&mut rig, 0, &syn);
+            assert_eq!(pass(&mut rig, 1, &at_server.back(SYN | ACK)).1, syn.back(SYN | ACK));
+        }
+    }
 }

@@ -96,6 +96,8 @@ pub struct Engine {
     /// The workers must be told, with the next tick.
     pub(super) dirty: bool,
     pub(super) released_at: u64,
+    /// Connections that found no local port of full NAT, when last looked at, and when.
+    pub(super) pool_empty: (u64, u64),
 }
 
 impl Engine {
@@ -133,6 +135,7 @@ impl Engine {
             tickets: 0,
             dirty: false,
             released_at: now,
+            pool_empty: (0, now),
         };
         let services = engine.starting_services()?;
         engine.ids.check(&engine.services, &services).map_err(EngineError::Model)?;

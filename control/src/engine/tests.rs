@@ -608,3 +608,14 @@ fn a_change_at_scale() {
     w.tick(1000);
     println!("a second of ticks: {:?}", start.elapsed());
 }
+
+#[test]
+fn an_empty_pool_of_local_ports_is_warned_of() {
+    let mut w = world(FILE, None, 2);
+    w.tick(2_000);
+    let warned = |w: &mut World| w.status().warnings.iter().filter(|m| m.contains("local ports")).count();
+    assert_eq!(warned(&mut w), 0);
+    w.workers[1].link.counters.drop(dataplane::counters::DropReason::LocalPoolEmpty).add(3);
+    w.tick(1_100);
+    assert_eq!(warned(&mut w), 1);
+}

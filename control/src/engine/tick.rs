@@ -1,5 +1,6 @@
 //! What the engine does every ten milliseconds, whether asked or not.
 
+use dataplane::counters::DropReason;
 use dataplane::link::Event;
 use dataplane::units::Ip;
 
@@ -13,6 +14,9 @@ use crate::model::{Error, ErrorCode, ForwardingMode};
 const RELEASE_MS: u64 = 100;
 /// A reported path MTU is believed for so long, milliseconds (RFC 1191 section 6.3).
 const PATH_MTU_MS: u64 = 600_000;
+/// Full NAT's local ports are looked after this often, milliseconds, and warned of so often.
+const POOL_LOOK_MS: u64 = 1_000;
+const POOL_WARNING_MS: u64 = 60_000;
 /// Frames given to the worker in one tick.
 const FRAMES: usize = 128;
 
@@ -24,6 +28,7 @@ impl Engine {
         self.neighbours.tick(&self.topology, now);
         self.send_frames();
         self.age_path_mtus(now);
+        self.watch_local_ports(now);
         self.statistics.tick(self.ids.reals_used(), now);
         if now.saturating_sub(self.released_at) >= RELEASE_MS {
             self.released_at = now;
@@ -36,6 +41,23 @@ impl Engine {
         let mut ready = self.listings.tick(&self.links, &self.services, &self.ids, now);
         self.waited(now, &mut ready);
         ready
+    }
+
+    /// Warns, once a minute at most, when full NAT has run out of local ports.
+    fn watch_local_ports(&mut self, now: u64) {
+        let (before, at) = self.pool_empty;
+        if now < at {
+            return;
+        }
+        let lost: u64 = self.links.iter().map(|l| l.counters.drop(DropReason::LocalPoolEmpty).get()).sum();
+        self.pool_empty = (lost, now + if lost > before { POOL_WARNING_MS } else { POOL_LOOK_MS });
+        if lost > before {
+            self.warn(
+                "full NAT has run out of local ports: connections are refused (drop reason local_pool_empty); \
+                 add addresses to [full_nat]"
+                    .into(),
+            );
+        }
     }
 
     fn waited(&mut self, now: u64, ready: &mut Vec<(Ticket, Reply)>) {

@@ -21,10 +21,13 @@ pub use super::index::{Candidates, Full};
 use super::memory::{HugeArray, OutOfMemory, Pages};
 use super::record::{FlowKey, FlowRecord, ReplyKey, TailFirst, flags, peer_word};
 use super::wheel::{LINK_BYTES, Wheel};
+use crate::snapshot::ForwardingMode;
 use crate::units::{Ip, Tick};
 
 #[cfg(test)]
 mod tests;
+
+const NAT: u32 = ForwardingMode::Nat as u32;
 
 /// Fewest flows a table holds.
 const MIN_CAPACITY: u32 = 16;
@@ -193,7 +196,9 @@ impl FlowTable {
                 && r.rport == key.rport
                 && r.proto == key.proto
                 && r.peer == peer
-                && r.flags & flags::TEMPLATE == 0
+                // The client may use one port for several VIPs: of all modes, only NAT's replies
+                // are for the client itself.
+                && r.flags & (flags::TEMPLATE | flags::MODE_MASK) == NAT
         })
     }
 
