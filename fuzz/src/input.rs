@@ -3,7 +3,7 @@
 //! Half of the steps are well-formed packets with a few bytes overwritten, as random
 //! bytes alone never get past the checksums.
 
-use crate::world::{FIRST_V6, PORT_MACS, SERVICES, vip};
+use crate::world::{FIRST_V6, LOCAL_PORTS, PORT_MACS, SERVICES, vip};
 
 /// One step of the story.
 pub enum Step {
@@ -78,6 +78,16 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// What FTP says about data connections.
+const FTP: [&[u8]; 6] = [
+    b"227 Entering Passive Mode (10,2,0,11,31,144).\r\n",
+    b"227 Entering Passive Mode (110,220,130,111,0,80).\r\n",
+    b"229 Entering Extended Passive Mode (|||80|)\r\n",
+    b"PORT 10,1,0,1,4,1\r\n",
+    b"EPRT |1|10.1.0.1|1025|\r\n",
+    b"EPRT |2|2001:db8:1::1|1025|\r\n",
+];
+
 /// RFC 1071.
 pub fn internet_checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
@@ -128,7 +138,18 @@ fn packet(b: &mut Bytes, port: usize, kind: u8) -> Vec<u8> {
     let (src, dst, sport, dport) = if port == 0 {
         (client, vip_octets, client_port, 80)
     } else {
-        (server, client, if service == 8 { 80 } else { 8080 }, client_port)
+        // To the client, or to a local address of full NAT.
+        let to = b.u8();
+        let (to, dport) = match (to % 4, v6) {
+            (0, false) => (vec![10, 2, 0, 200], LOCAL_PORTS.0 + u16::from(to >> 2) % 8),
+            (0, true) => {
+                let mut local = server.clone();
+                local[15] = 0xc8;
+                (local, LOCAL_PORTS.0 + u16::from(to >> 2) % 8)
+            }
+            _ => (client, client_port),
+        };
+        (server, to, if service == 8 { 80 } else { 8080 }, dport)
     };
     let options = b.u8();
     let l4 = transport(b, proto, (sport, dport), &src, &dst, options);
@@ -141,13 +162,22 @@ fn packet(b: &mut Bytes, port: usize, kind: u8) -> Vec<u8> {
 
 fn transport(b: &mut Bytes, proto: u8, ports: (u16, u16), src: &[u8], dst: &[u8], options: u8) -> Vec<u8> {
     let flags = b.u8();
-    let body = vec![0x5a; usize::from(b.u8()) * if options & 0x80 != 0 { 8 } else { 1 }];
+    let mut body = vec![0x5a; usize::from(b.u8()) * if options & 0x80 != 0 { 8 } else { 1 }];
     let mut l4 = Vec::new();
     let at = match proto {
         6 => {
             l4.extend(ports.0.to_be_bytes());
             l4.extend(ports.1.to_be_bytes());
-            l4.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+            // Sequence numbers near each other, so that some are the first, and some come after.
+            let words = if options & 3 == 1 { b.u8() % 11 } else { 0 };
+            l4.extend([0, 0, 0, b.u8(), 0, 0, 0, b.u8(), 0x50 + (words << 4), flags, 0x20, 0, 0, 0, 0, 0]);
+            l4.extend(b.take(4 * usize::from(words)));
+            l4.resize(20 + 4 * usize::from(words), 1);
+            if options & 3 == 2 {
+                let line = FTP[usize::from(b.u8()) % FTP.len()];
+                let n = body.len();
+                body.splice(..n.min(line.len()), line.iter().copied());
+            }
             16
         }
         17 => {

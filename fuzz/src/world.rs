@@ -20,6 +20,11 @@ fn ip(s: &str) -> Ip {
     s.parse::<IpAddr>().expect("a literal address").into()
 }
 
+/// The local addresses of full NAT.
+pub const LOCALS: [&str; 2] = ["10.2.0.200", "2001:db8:2::c8"];
+/// Their ports.
+pub const LOCAL_PORTS: (u16, u16) = (5000, 5007);
+
 /// The VIP of service `n`.
 pub fn vip(n: usize) -> Ip {
     if n < FIRST_V6 { ip(&format!("10.9.0.{}", 1 + n)) } else { ip(&format!("2001:db8:9::{:x}", 1 + n)) }
@@ -87,6 +92,8 @@ fn settings(variant: u8) -> Settings {
         expire_quiescent_template: on(6),
         drop_entry: variant & 3,
         drop_packet: variant >> 2 & 3,
+        // Few ports, so that they run out and replies find them.
+        full_nat: FullNat { addresses: LOCALS.iter().map(|a| ip(a)).collect(), ports: LOCAL_PORTS },
         ..Settings::default()
     }
 }
@@ -94,7 +101,16 @@ fn settings(variant: u8) -> Settings {
 fn service(spec: &mut Spec, n: usize, variant: u8) {
     use SchedulerKind::*;
     const KINDS: [SchedulerKind; 10] = [Rr, Wrr, Lc, Wlc, Sed, Nq, Dh, Sh, Mh, Fo];
-    let (forwarding, tunnel) = mode(n);
+    let (mut forwarding, tunnel) = mode(n);
+    if variant & 0x20 != 0 && (n == 0 || n == 10) {
+        forwarding = ForwardingMode::FullNat;
+    }
+    let rewrites = matches!(forwarding, ForwardingMode::Nat | ForwardingMode::FullNat);
+    let told = [ClientAddress::None, ClientAddress::Proxy, ClientAddress::Toa];
+    let extras = match rewrites {
+        true => Extras { client_address: told[usize::from(variant >> 1) % 3], ftp: variant & 1 != 0 },
+        false => Extras::default(),
+    };
     let udp = n % 2 == 1;
     let v4 = n < FIRST_V6;
     let ids = (0..REALS).map(|r| RealId((n * REALS + r) as u32));
@@ -106,7 +122,7 @@ fn service(spec: &mut Spec, n: usize, variant: u8) {
         persistence: (n == 8 || (variant as usize + n) % 5 == 0)
             .then_some(Persistence { timeout_ms: 300_000, prefix_len: if v4 { 24 } else { 64 } }),
         one_packet: udp && variant & 0x80 != 0,
-        extras: Default::default(),
+        extras,
         reals: ids.clone().rev().collect(),
     });
     for (r, id) in ids.enumerate() {
@@ -124,7 +140,7 @@ fn service(spec: &mut Spec, n: usize, variant: u8) {
             id,
             service: ServiceId(n as _),
             addr: ip(&addr),
-            port: if forwarding == ForwardingMode::Nat && n != 8 { 8080 } else { 0 },
+            port: if rewrites && n != 8 { 8080 } else { 0 },
             mode: forwarding,
             tunnel,
             weight: if (variant as usize + r) % 4 == 0 { 0 } else { 1 + r as u32 },

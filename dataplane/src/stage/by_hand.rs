@@ -104,7 +104,7 @@ pub fn reply<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, bu
             return written;
         }
         if e.ftp && t.payload_len() > 0 {
-            let by = ftp::reply(core, lane, buf, t.header_len(), &record);
+            let by = ftp::reply(core, lane, buf, (t.header_len(), mtu), &record);
             if let (true, Some(e)) = (by != 0, core.extensions.get_mut(record.ext)) {
                 e.to_client.grow(t.seq(), by);
             }

@@ -139,18 +139,29 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, buf:
     tell(core, Expected { announced, vip: r.vip.ip(), vport, real: r.real });
 }
 
-/// Reads a real server's segment, and puts the VIP into it; returns how many bytes longer
-/// it has become.
-pub fn reply<B: PacketBuf>(core: &mut Core<B>, lane: &mut Lane, buf: &mut B, header: usize, r: &FlowRecord) -> i32 {
+/// Reads a real server's segment, and puts the VIP into it as long as it stays within `mtu`;
+/// returns how many bytes longer it has become.
+pub fn reply<B: PacketBuf>(
+    core: &mut Core<B>,
+    lane: &mut Lane,
+    buf: &mut B,
+    (header, mtu): (usize, u16),
+    r: &FlowRecord,
+) -> i32 {
     let vip = r.vip.ip();
     let Some(a) = from_server(&line(lane, buf, header)) else { return 0 };
     let announced =
         Announced { client: r.client, client_port: Be16::default(), other: vip, other_port: Be16::new(a.port) };
     tell(core, Expected { announced, vip, vport: Be16::new(a.port), real: r.real });
-    if a.ip.is_none() || !vip.is_v4() || buf.is_chained() {
+    if a.ip.is_none() || !vip.is_v4() || buf.is_chained() || segment::is_fragment(lane, buf) {
         return 0;
     }
-    splice(lane, buf, header, a.span, &written(vip.v4_bytes(), a.port))
+    let text = written(vip.v4_bytes(), a.port);
+    let longer = text.len().saturating_sub(a.span.1 - a.span.0);
+    if usize::from(lane.ip_len) + longer > usize::from(mtu) {
+        return 0;
+    }
+    splice(lane, buf, header, a.span, &text)
 }
 
 /// Every worker expects the connection, this one at once.

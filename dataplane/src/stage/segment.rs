@@ -202,7 +202,8 @@ impl Segment {
     }
 }
 
-fn is_fragment<B: PacketBuf>(lane: &Lane, buf: &B) -> bool {
+/// Whether the packet is the first piece of several.
+pub fn is_fragment<B: PacketBuf>(lane: &Lane, buf: &B) -> bool {
     let at = usize::from(lane.l2) + 6;
     let h = buf.data();
     // Of IPv6 only what follows the fixed header at once can be anything else.
