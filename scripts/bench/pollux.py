@@ -127,11 +127,15 @@ class Pollux(Subject):
         self.drops = self.dropped()
 
     def get(self, path):
-        try:
-            self.connection.request("GET", path)
-            return json.load(self.connection.getresponse())
-        except (OSError, ValueError, http.client.HTTPException) as e:
-            raise Trouble(f"polluxd does not answer {path}: {e}; see {self.process.log.name}") from e
+        # The daemon ends connections that are silent for long, as this one is between slices.
+        for last in (False, True):
+            try:
+                self.connection.request("GET", path)
+                return json.load(self.connection.getresponse())
+            except (OSError, ValueError, http.client.HTTPException) as e:
+                self.connection.close()
+                if last:
+                    raise Trouble(f"polluxd does not answer {path}: {e}; see {self.process.log.name}") from e
 
     def stats(self):
         self.process.drain()
