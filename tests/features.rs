@@ -2,6 +2,7 @@
 
 mod features {
     mod client_address;
+    mod fast;
     mod ftp;
     mod full_nat;
     mod jumbo;

@@ -510,14 +510,14 @@ impl Real {
 pub struct Forward {
     /// Destination and source Ethernet address.
     pub header: [u8; 12],
-    /// IPv4 address of the real server.
-    pub addr: [u8; 4],
+    /// Address of the real server.
+    pub addr: Ip,
     /// Source address of the tunnel's outer header.
     pub source: [u8; 4],
     /// Sum over both addresses, the first byte and the protocol of that header (RFC 1071).
     pub outer_sum: u16,
     /// Largest IP packet that may come, so that it fits when it is sent, bytes. 0: not for
-    /// the fast stage (removed, next hop not resolved or tagged, IPv6, a tunnel other than IPIP).
+    /// the fast stage (removed, next hop not resolved or tagged, a tunnel other than IPIP over IPv4).
     pub mtu: u16,
     /// Where the frame leaves and how, in one word: see [`Forward::port`] and [`Forward::mode`].
     pub way: u32,
@@ -543,16 +543,11 @@ impl Forward {
     fn new(real: &Real, hop: Option<&NextHop>, settings: &Settings) -> Self {
         let plain_tunnel = real.mode != ForwardingMode::Tunnel || real.tunnel == Tunnel::Ipip;
         let known = matches!(real.mode, ForwardingMode::Nat | ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
-        let hop = hop.filter(|h| h.resolved && h.l2_len == 14 && known && plain_tunnel);
-        let mut out = Self {
-            header: [0; 12],
-            addr: real.addr.v4_bytes(),
-            source: real.source.v4_bytes(),
-            outer_sum: 0,
-            mtu: 0,
-            way: 0,
-        };
-        if let Some(hop) = hop.filter(|_| real.available && real.addr.is_v4()) {
+        let family = real.addr.is_v4() || real.mode != ForwardingMode::Tunnel;
+        let hop = hop.filter(|h| h.resolved && h.l2_len == 14 && known && plain_tunnel && family);
+        let mut out =
+            Self { header: [0; 12], addr: real.addr, source: real.source.v4_bytes(), outer_sum: 0, mtu: 0, way: 0 };
+        if let Some(hop) = hop.filter(|_| real.available) {
             out.header.copy_from_slice(&hop.header[..12]);
             out.mtu = match real.mode {
                 ForwardingMode::Tunnel => real.path_mtu(hop).saturating_sub(20),
@@ -561,7 +556,7 @@ impl Forward {
             let as_is = real.mode == ForwardingMode::DirectRouting && !settings.dr_decrement_ttl;
             let mode = if as_is { Self::DIRECT_AS_IS } else { real.mode as u8 };
             out.way = u32::from(hop.port.0) | u32::from(mode) << 16;
-            let fixed = [[0x45, 0, 0, 4], out.source, out.addr].concat();
+            let fixed = [[0x45, 0, 0, 4], out.source, out.addr.v4_bytes()].concat();
             out.outer_sum = checksum::sum(&fixed);
         }
         out

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::burst::Burst;
+use crate::burst::{Burst, Lanes};
 use crate::counters::DropReason;
 use crate::flow::expected::Expectations;
 use crate::flow::extension::Extensions;
@@ -262,6 +262,7 @@ pub struct Worker<I: PacketIo> {
     peers: Vec<Arc<WorkerLink>>,
     scan: commands::Scan,
     software_steering: bool,
+    fast: bool,
 }
 
 /// What a worker is made of.
@@ -362,6 +363,7 @@ impl<I: PacketIo> Worker<I> {
             peers: links,
             scan: commands::Scan::default(),
             software_steering,
+            fast: true,
         }
     }
 
@@ -398,7 +400,10 @@ impl<I: PacketIo> Worker<I> {
         let Self { core, io, snapshot, burst, .. } = self;
         let s = &**snapshot;
         burst.n = n;
-        let (rest, bytes) = fast::fast(s, core, io, burst, port, steer);
+        let (rest, bytes) = match self.fast {
+            true => fast::fast(s, core, io, burst, port, steer),
+            false => (Lanes::first(n), 0),
+        };
         if rest.is_empty() {
             return bytes;
         }
@@ -532,6 +537,11 @@ impl<I: PacketIo> Worker<I> {
             w.idle_polls.add(1);
         }
         work
+    }
+
+    /// Leaves every packet to the general stages, which come to the same: for tests.
+    pub fn without_fast_stage(&mut self) {
+        self.fast = false;
     }
 
     /// The worker's own state, for tests and benches.

@@ -1,6 +1,7 @@
 //! Fast: the whole way in three short loops, for the packet that nearly all packets are.
 //!
-//! Such a packet is untagged, IPv4 without options, no fragment; it carries data of an
+//! Such a packet is untagged, IPv4 without options or IPv6 without extension headers
+//! ([`six`]), no fragment; it carries data of an
 //! established TCP flow or a datagram of a known flow, from a client to a real server whose
 //! Ethernet address is known; it fits, and has TTL left. It moves a deadline and counters,
 //! and nothing else. Whatever else there is to say about a packet is said by the stages
@@ -27,11 +28,12 @@ use crate::flow::table::FlowId;
 use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::snapshot::{Forward, Snapshot};
 use crate::stage::parse::ETH;
-use crate::units::{PortId, RealId};
+use crate::units::{PortId, RealId, WorkerId};
 use crate::wire::at;
 use crate::worker::Core;
 
 mod rewrite;
+mod six;
 
 /// Ethernet, IPv4 and TCP without options, bytes.
 const HEAD: usize = ETH + 20 + 20;
@@ -69,35 +71,53 @@ pub fn fast<I: PacketIo>(
     steer: bool,
 ) -> (Lanes, u64) {
     let n = burst.n.min(BURST);
-    let bytes = look(core, &burst.bufs[..n], &mut burst.quick[..n], s.port_mac(port));
-    if !s.serves[1] {
-        return (Lanes::first(n), bytes);
+    let mac = s.port_mac(port);
+    let steer = steer.then_some((core.workers, core.id));
+    for buf in burst.bufs[..n].iter().flatten() {
+        buf.prefetch();
     }
-    if steer {
-        leave_foreign(core, &mut burst.quick[..n]);
+    let found = if s.serves[1] { look(core, &burst.bufs[..n], &mut burst.quick[..n], mac) } else { Found::default() };
+    let mut known = Known::default();
+    let mut grown = 0;
+    if found.plain > 0 {
+        if let Some(own) = steer {
+            leave_foreign(own, &mut burst.quick[..n]);
+        }
+        for q in &mut burst.quick[..n] {
+            q.flow = core.flows.guess(q.hash);
+        }
+        known = settle(s, core, &mut burst.quick[..n]);
+        (known.ready, grown) = rewrite::rewrite(s, core, burst, &known);
     }
-    for q in &mut burst.quick[..n] {
-        q.flow = core.flows.guess(q.hash);
+    let all = Lanes::first(n).0;
+    let mut bytes = found.bytes;
+    if found.plain < n && (s.serves[0] || !s.serves[1]) {
+        let (six, more) = six::six(s, core, burst, Lanes(all & !known.ready.0), mac, steer);
+        known = known.and(six);
+        bytes = if s.serves[1] { bytes } else { more };
     }
-    let known = settle(s, core, &mut burst.quick[..n]);
-    let (ready, grown) = rewrite::rewrite(s, core, burst, &known);
-    let left = Lanes(Lanes::first(n).0 & !ready.0);
+    let left = Lanes(all & !known.ready.0);
     let whole = known.way.map(Forward::port).filter(|_| left.is_empty());
-    send(s, core, io, burst, ready, whole, bytes.wrapping_add(grown));
+    send(s, core, io, burst, known.ready, whole, bytes.wrapping_add(grown));
     (left, bytes)
 }
 
-/// Finds the plain packets, hashes them, and prefetches their buckets. Returns the length of
-/// all frames.
+/// What `look` saw.
+#[derive(Default)]
+struct Found {
+    /// How many packets are plain.
+    plain: usize,
+    /// Length of all frames, bytes.
+    bytes: u64,
+}
+
+/// Finds the plain packets, hashes them, and prefetches their buckets.
 #[inline(never)]
-fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], mac: u64) -> u64 {
-    for buf in bufs.iter().flatten() {
-        buf.prefetch();
-    }
-    let mut bytes = 0;
+fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], mac: u64) -> Found {
+    let mut found = Found::default();
     for (buf, q) in bufs.iter().zip(quick) {
         let len = buf.as_ref().map_or(0, PacketBuf::total_len);
-        bytes += len as u64;
+        found.bytes += len as u64;
         let head = buf.as_ref().and_then(|b| b.data().first_chunk::<HEAD>());
         let Some(client) = head.and_then(|h| read_plain(h, len, mac, q)) else {
             *q = Quick::default();
@@ -105,15 +125,19 @@ fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], m
         };
         q.hash = core.secret.hash_v4(client);
         core.flows.prefetch_home(q.hash);
+        found.plain += 1;
     }
-    bytes
+    found
 }
+
+/// The number of workers, and this one.
+type Own = (u16, WorkerId);
 
 /// Takes from the fast stage what other workers own.
 #[cold]
-fn leave_foreign<B>(core: &Core<B>, quick: &mut [Quick]) {
+fn leave_foreign((workers, own): Own, quick: &mut [Quick]) {
     for q in quick {
-        if q.hash.owner(core.workers) != core.id {
+        if q.hash.owner(workers) != own {
             *q = Quick::default();
         }
     }
@@ -172,11 +196,23 @@ fn checksum_ok(a: u64, b: u64, c: u32) -> bool {
 }
 
 /// What became of the packets of a burst.
+#[derive(Default)]
 struct Known {
     /// Lanes that have a flow.
     ready: Lanes,
     /// The way that all of them go, if it is the same ([`Forward::way`]).
     way: Option<u32>,
+}
+
+impl Known {
+    /// These and others.
+    fn and(self, other: Self) -> Self {
+        if self.ready.is_empty() {
+            return other;
+        }
+        let same = other.ready.is_empty() || self.way == other.way;
+        Self { ready: Lanes(self.ready.0 | other.ready.0), way: self.way.filter(|_| same) }
+    }
 }
 
 /// Compares records, moves deadlines and counts.

@@ -10,6 +10,9 @@ use crate::stage::parse::ETH;
 use crate::wire::checksum;
 use crate::worker::Core;
 
+/// Ethernet and IPv4 without options, bytes: the shortest plain packet has them.
+const IP_HEAD: usize = ETH + 20;
+
 const NAT: usize = ForwardingMode::Nat as usize;
 const DIRECT: usize = ForwardingMode::DirectRouting as usize;
 const TUNNEL: usize = ForwardingMode::Tunnel as usize;
@@ -51,7 +54,7 @@ fn sort<B>(s: &Snapshot, burst: &Burst<B>, ready: Lanes, modes: &mut [Lanes; 4])
 /// Lowers the TTL, which is above 1. The checksum gains what the word of TTL and protocol
 /// loses (RFC 1141), and is never left 0xffff (RFC 1624).
 #[inline(always)]
-fn lower_ttl(h: &mut [u8; HEAD]) {
+fn lower_ttl(h: &mut [u8; IP_HEAD]) {
     h[22] = h[22].wrapping_sub(1);
     let sum = u16::from_le_bytes([h[24], h[25]]);
     let sum = sum.wrapping_add(1).wrapping_add(u16::from(sum >= 0xfffe));
@@ -66,7 +69,7 @@ fn direct<B: PacketBuf, const TTL: bool>(s: &Snapshot, burst: &mut Burst<B>, lan
     for i in lanes {
         let Some(to) = forwards.get(quick[i & (BURST - 1)].real.index()) else { continue };
         let Some(buf) = &mut bufs[i & (BURST - 1)] else { continue };
-        let Some(h) = buf.data_mut().first_chunk_mut::<HEAD>() else { continue };
+        let Some(h) = buf.data_mut().first_chunk_mut::<IP_HEAD>() else { continue };
         if TTL {
             lower_ttl(h);
         }
@@ -95,7 +98,7 @@ fn translate(h: &mut [u8; HEAD], to: &Forward, record: &FlowRecord) {
     let sum = checksum::apply(sum, checksum::add(record.l3_delta, checksum::TTL_DELTA));
     [h[24], h[25]] = sum.to_ne_bytes();
     h[..12].copy_from_slice(&to.header);
-    h[30..34].copy_from_slice(&to.addr);
+    h[30..34].copy_from_slice(&to.addr.v4_bytes());
     h[36..38].copy_from_slice(&record.rport.0);
     if h[23] == TCP {
         let old = u16::from_ne_bytes([h[50], h[51]]);
@@ -138,8 +141,8 @@ fn wrap<B: PacketBuf>(buf: &mut B, to: &Forward, ip_len: u16, pmtu: bool, ip_id:
     if buf.total_len() != whole && !buf.truncate(whole) || !buf.prepend(20) {
         return false;
     }
-    let Some(f) = buf.data_mut().first_chunk_mut::<{ HEAD + 20 }>() else { return false };
-    let Some(inner) = f.last_chunk_mut::<HEAD>() else { return false };
+    let Some(f) = buf.data_mut().first_chunk_mut::<{ IP_HEAD + 20 }>() else { return false };
+    let Some(inner) = f.last_chunk_mut::<IP_HEAD>() else { return false };
     lower_ttl(inner);
     let (tos, ttl, df) = (inner[15], inner[22], if pmtu { inner[20] & 0x40 } else { 0 });
     *ip_id = ip_id.wrapping_add(u16::from(df == 0));
@@ -155,6 +158,6 @@ fn wrap<B: PacketBuf>(buf: &mut B, to: &Forward, ip_len: u16, pmtu: bool, ip_id:
     f[..12].copy_from_slice(&to.header);
     f[12..26].copy_from_slice(&[0x08, 0x00, 0x45, tos, l, m, i, j, df, 0, ttl, 4, s0, s1]);
     f[26..30].copy_from_slice(&to.source);
-    f[30..34].copy_from_slice(&to.addr);
+    f[30..34].copy_from_slice(&to.addr.v4_bytes());
     true
 }

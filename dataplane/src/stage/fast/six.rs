@@ -1,0 +1,153 @@
+//! The same for IPv6: direct routing and NAT. Addresses are read again where they are
+//! compared, as four words a packet are too much to carry along.
+
+use super::{DATAGRAM, ESTABLISHED, Known, Own, TCP, TCP_STATE, UDP, UDP_STATE};
+use crate::burst::{Burst, Lanes};
+use crate::flow::record::{FlowRecord, TailFirst, flags};
+use crate::io::{BURST, PacketBuf};
+use crate::snapshot::{Forward, ForwardingMode, Snapshot};
+use crate::stage::parse::ETH;
+use crate::units::{Be16, Ip};
+use crate::wire::{at, checksum};
+use crate::worker::Core;
+
+/// Ethernet, IPv6 and TCP without options, bytes.
+const HEAD: usize = ETH + 40 + 20;
+/// What must not be said of a flow.
+const UNFIT: u32 = flags::BY_HAND | flags::TEMPLATE | flags::V4;
+
+/// Finds flows for `lanes`, and rewrites their packets. Returns what is ready, and the
+/// length of all frames, bytes.
+#[inline(never)]
+pub fn six<B: PacketBuf>(
+    s: &Snapshot,
+    core: &mut Core<B>,
+    burst: &mut Burst<B>,
+    lanes: Lanes,
+    mac: u64,
+    steer: Option<Own>,
+) -> (Known, u64) {
+    let (plain, bytes) = look(core, burst, lanes, mac, steer);
+    for i in plain {
+        let q = &mut burst.quick[i & (BURST - 1)];
+        q.flow = core.flows.guess(q.hash);
+    }
+    (settle(s, core, burst, plain), bytes)
+}
+
+fn look<B: PacketBuf>(
+    core: &Core<B>,
+    burst: &mut Burst<B>,
+    lanes: Lanes,
+    mac: u64,
+    steer: Option<Own>,
+) -> (Lanes, u64) {
+    let Burst { bufs, quick, .. } = burst;
+    let (mut plain, mut bytes) = (Lanes(0), 0);
+    for i in lanes {
+        let (Some(buf), q) = (&bufs[i & (BURST - 1)], &mut quick[i & (BURST - 1)]) else { continue };
+        let len = buf.total_len();
+        bytes += len as u64;
+        let Some(h) = buf.data().first_chunk::<HEAD>() else { continue };
+        let Some((ip_len, proto_state)) = read_plain(h, len, mac) else { continue };
+        let client = Ip(at::<22, 16, _>(h));
+        q.hash = core.secret.hash(client, Be16(at::<54, 2, _>(h)), h[20]);
+        if steer.is_some_and(|(workers, own)| q.hash.owner(workers) != own) {
+            continue;
+        }
+        core.flows.prefetch_home(q.hash);
+        q.ip_len = ip_len;
+        q.request.proto_state = proto_state;
+        plain.insert(i);
+    }
+    (plain, bytes)
+}
+
+/// Length of the IP packet, and protocol and state as a record has them, of a plain packet
+/// for the station with address `mac`.
+#[inline(always)]
+fn read_plain(h: &[u8; HEAD], len: usize, mac: u64) -> Option<(u16, u16)> {
+    const KIND: u32 = u32::from_ne_bytes([0x86, 0xdd, 0x60, 0]);
+    const KIND_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xf0, 0]);
+    let station = (u64::from_le_bytes(at::<0, 8, _>(h)) ^ mac) << 16;
+    let kind = (u32::from_ne_bytes(at::<12, 4, _>(h)) ^ KIND) & KIND_MASK;
+    // A hop limit that is used up is for the others.
+    if station | u64::from(kind) != 0 || h[21] <= 1 {
+        return None;
+    }
+    let payload = u16::from_be_bytes(at::<18, 2, _>(h));
+    let (carries, proto_state) = match h[20] {
+        TCP => (h[67] & 0x17 == 0x10 && payload >= 20, TCP_STATE),
+        UDP => (payload >= 8, UDP_STATE),
+        _ => return None,
+    };
+    let ip_len = payload.checked_add(40)?;
+    (carries && usize::from(ip_len) + ETH <= len).then_some((ip_len, proto_state))
+}
+
+fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, lanes: Lanes) -> Known {
+    let Core { flows, link, now, .. } = core;
+    let Burst { bufs, quick, .. } = burst;
+    let deadlines = [DATAGRAM, ESTABLISHED].map(|state| now.after_ms(s.settings.timeouts.of(state)));
+    let reals = s.forwards.len().min(link.counters.reals().len());
+    let (forwards, counters) = (&s.forwards[..reals], &link.counters.reals()[..reals]);
+    let (mut ready, mut any, mut all) = (Lanes(0), 0, u32::MAX);
+    for i in lanes {
+        let q = &mut quick[i & (BURST - 1)];
+        let Some(buf) = &mut bufs[i & (BURST - 1)] else { continue };
+        let Some(h) = buf.data_mut().first_chunk_mut::<HEAD>() else { continue };
+        let record = flows.get_mut(q.flow);
+        let real = record.real.index();
+        if is_steady(record, h, q.request.proto_state)
+            && let (Some(to), Some(counter)) = (forwards.get(real), counters.get(real))
+            && q.ip_len <= to.mtu
+            && readdress(h, to, record)
+        {
+            record.deadline = deadlines[usize::from(q.request.proto_state == TCP_STATE)];
+            counter.in_packets.add(1);
+            counter.in_bytes.add(u64::from(q.ip_len));
+            q.real = record.real;
+            any |= to.way;
+            all &= to.way;
+            ready.insert(i);
+        }
+    }
+    Known { ready, way: (any == all).then_some(all) }
+}
+
+/// Whether the packet is one of this flow's, and the flow one that is served here.
+#[inline(always)]
+fn is_steady(record: &FlowRecord, h: &[u8; HEAD], proto_state: u16) -> bool {
+    let vip = TailFirst::from(Ip(at::<38, 16, _>(h)));
+    let ([a, b], [c, d]) = (record.client_port.0, record.vport.0);
+    let ports = u32::from_ne_bytes([a, b, c, d]) ^ u32::from_ne_bytes(at::<54, 4, _>(h));
+    let state = u16::from_ne_bytes([record.proto, record.state]) ^ proto_state;
+    let addresses = (record.client.raw() ^ Ip(at::<22, 16, _>(h)).raw()) | (record.vip.raw() ^ vip.raw());
+    addresses | u128::from(ports | (record.flags & UNFIT) | u32::from(state)) == 0
+}
+
+/// The packet's new headers; false, and nothing changed, for a mode that is not done here.
+#[inline(always)]
+fn readdress(h: &mut [u8; HEAD], to: &Forward, record: &FlowRecord) -> bool {
+    const NAT: u8 = ForwardingMode::Nat as u8;
+    const DIRECT: u8 = ForwardingMode::DirectRouting as u8;
+    match Forward::mode(to.way) {
+        DIRECT => h[21] -= 1,
+        Forward::DIRECT_AS_IS => {}
+        NAT => {
+            h[21] -= 1;
+            h[38..54].copy_from_slice(&to.addr.0);
+            h[56..58].copy_from_slice(&record.rport.0);
+            if h[20] == TCP {
+                let old = u16::from_ne_bytes([h[70], h[71]]);
+                h[70..72].copy_from_slice(&checksum::apply(old, record.l4_delta).to_ne_bytes());
+            } else {
+                let old = u16::from_ne_bytes([h[60], h[61]]);
+                h[60..62].copy_from_slice(&checksum::apply_udp_optional(old, record.l4_delta).to_ne_bytes());
+            }
+        }
+        _ => return false,
+    }
+    h[..12].copy_from_slice(&to.header);
+    true
+}

@@ -1,0 +1,141 @@
+//! The fast stage comes to the same as the general ones: two directors, one without it, are
+//! sent the same bursts of good, odd and broken packets.
+
+use dataplane::flow::record::FlowRecord;
+use dataplane::flow::table::FlowId;
+use dataplane::snapshot::{ForwardingMode, Match, Spec};
+use dataplane::units::{RealId, ServiceId};
+use pollux_tests::packet::fold;
+use pollux_tests::rig::{FLOWS, Rig};
+
+use super::world::*;
+
+/// Numbers that look random and are the same each time (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % n
+    }
+}
+
+/// TCP over both families and UDP over IPv4; the servers take turns with `modes`.
+fn mixed(modes: &[ForwardingMode]) -> Spec {
+    let mut spec = world(modes[0], 3);
+    let mut udp = spec.services[0].clone();
+    udp.id = ServiceId(2);
+    udp.matches = Match::Address { protocol: 17, vip: ip("10.9.0.1"), port: 80 };
+    udp.reals = udp.reals.iter().map(|r| RealId(r.0 + 200)).collect();
+    spec.services.push(udp);
+    for mut real in spec.reals.clone().into_iter().filter(|r| r.service == ServiceId(0)) {
+        (real.id, real.service) = (RealId(real.id.0 + 200), ServiceId(2));
+        spec.reals.push(real);
+    }
+    for real in &mut spec.reals {
+        real.mode = modes[real.id.0 as usize % modes.len()];
+    }
+    spec
+}
+
+fn flow(n: usize) -> Segment {
+    let port = 40000 + n;
+    match n % 3 {
+        0 => Segment::tcp(&format!("10.1.0.1:{port}"), "10.9.0.1:80", ACK),
+        1 => Segment::tcp(&format!("[2001:db8:1::1]:{port}"), "[2001:db8:9::1]:80", ACK),
+        _ => Segment::udp(&format!("10.1.0.2:{port}"), "10.9.0.1:80"),
+    }
+}
+
+/// A frame of one of `flows` flows: usually data, sometimes something else.
+fn frame(dice: &mut Dice, flows: usize) -> Vec<u8> {
+    let mut segment = flow(dice.below(flows));
+    segment.flags = [ACK, ACK, ACK, ACK | PSH, ACK | PSH, ACK, ACK, ACK, FIN | ACK, RST, SYN, 0][dice.below(12)];
+    segment.payload = vec![dice.below(256) as u8; [0, 7, 100, 1440][dice.below(4)]];
+    let mut f = segment.frame(CLI);
+    match dice.below(16) {
+        0 => {
+            let at = dice.below(f.len().min(80));
+            f[at] ^= 1 << dice.below(8);
+        }
+        1 if f[14] >> 4 == 4 => {
+            f[22] = dice.below(3) as u8;
+            f[24..26].fill(0);
+            let sum = fold(&f[14..34]).to_be_bytes();
+            f[24..26].copy_from_slice(&sum);
+        }
+        1 => f[21] = dice.below(3) as u8,
+        2 => f.truncate(dice.below(f.len())),
+        3 if f.len() < 60 => f.resize(60, 0),
+        4 if f[14] >> 4 == 4 && segment.proto == 17 => f[40..42].fill(0),
+        _ => {}
+    }
+    f
+}
+
+/// All live records, in the order of their keys.
+fn records(rig: &mut Rig) -> Vec<FlowRecord> {
+    let flows = &mut rig.workers[0].core().flows;
+    let mut all: Vec<_> = (0..FLOWS).filter_map(|i| flows.try_get_mut(FlowId(i)).copied()).collect();
+    all.sort_by_key(|r| (r.client.0, r.client_port.0, r.proto));
+    all
+}
+
+fn traffic(rig: &Rig) -> Vec<[u64; 5]> {
+    let c = &rig.links[0].counters;
+    let one = |r: &dataplane::counters::RealCounters| {
+        [&r.connections, &r.in_packets, &r.in_bytes, &r.out_packets, &r.out_bytes].map(|c| c.get())
+    };
+    c.reals().iter().map(one).collect()
+}
+
+/// The order between flows does not matter; the first difference is shown.
+fn assert_same(mut a: Vec<(usize, Vec<u8>)>, mut b: Vec<(usize, Vec<u8>)>, round: usize) {
+    a.sort();
+    b.sort();
+    let head = |f: Option<&(usize, Vec<u8>)>| f.map(|(port, f)| (*port, f.len(), f[..f.len().min(80)].to_vec()));
+    let at = (0..a.len().max(b.len())).find(|i| a.get(*i) != b.get(*i));
+    assert_eq!(at.map(|i| head(a.get(i))), at.map(|i| head(b.get(i))), "round {round}");
+}
+
+fn same_with_and_without(modes: &[ForwardingMode], seed: u64) {
+    let spec = mixed(modes);
+    let (mut with, mut without) = (rig(&spec, 1), rig(&spec, 1));
+    without.workers[0].without_fast_stage();
+    let mut dice = Dice(seed | 1);
+    let flows = 24;
+    for n in 0..flows {
+        for flags in [SYN, ACK] {
+            let f = Segment { flags, ..flow(n) }.frame(CLI);
+            assert_eq!(with.send(0, &f), without.send(0, &f));
+        }
+    }
+    let before = with.links[0].counters.port(dataplane::units::PortId(1)).tx_packets.get();
+    for round in 0..200 {
+        for _ in 0..=dice.below(100) {
+            let f = frame(&mut dice, flows);
+            with.wire.push(0, 0, &f);
+            without.wire.push(0, 0, &f);
+        }
+        with.sleep_ms(20);
+        without.sleep_ms(20);
+        assert_same(with.take(), without.take(), round);
+    }
+    let sent = with.links[0].counters.port(dataplane::units::PortId(1)).tx_packets.get() - before;
+    assert!(sent > 2000, "only {sent} packets were forwarded");
+    assert_eq!(records(&mut with), records(&mut without));
+    assert_eq!(traffic(&with), traffic(&without));
+    assert_eq!(drops(&with), drops(&without));
+}
+
+#[test]
+fn it_comes_to_the_same_as_the_general_stages() {
+    use ForwardingMode::{DirectRouting, Nat, Tunnel};
+    for (n, modes) in [&[Nat][..], &[DirectRouting], &[Tunnel], &[Nat, DirectRouting, Tunnel]].iter().enumerate() {
+        for seed in 1..6 {
+            same_with_and_without(modes, seed * 1_000_003 + n as u64);
+        }
+    }
+}
