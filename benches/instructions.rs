@@ -1,8 +1,8 @@
 //! Instructions per packet, counted by callgrind on ports in memory: `scripts/bench.sh
 //! --instructions` runs it twice with different numbers of polls and takes the difference.
 //!
-//! `instructions MODE FLOWS POLLS`, MODE being `nat`, `dr`, `ipip`, or `empty` (the ports
-//! alone), with `-miss` behind for packets that open a flow each.
+//! `instructions MODE FLOWS POLLS`, MODE being `nat`, `dr`, `ipip`, `nat6` and `dr6` (over
+//! IPv6), or `empty` (the ports alone), with `-miss` behind for packets that open a flow each.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use dataplane::wire::{checksum, reply};
 use dataplane::worker::{Relays, Rings, Setup, Worker};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+const VIP6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 fn ip(s: &str) -> Ip {
     s.parse::<IpAddr>().expect("address").into()
@@ -41,22 +42,34 @@ fn frame(n: u32, flags: u8) -> Vec<u8> {
     f
 }
 
-fn spec(mode: ForwardingMode) -> Spec {
+/// The same over IPv6: 74 bytes.
+fn frame6(n: u32, flags: u8) -> Vec<u8> {
+    let four = frame(n, flags);
+    let mut f = vec![0; 74];
+    f[..6].copy_from_slice(&MAC);
+    f[12..22].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+    f[22..28].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8, 0, 1]);
+    f[34..38].copy_from_slice(&four[26..30]);
+    f[38..54].copy_from_slice(&VIP6);
+    f[54..].copy_from_slice(&four[34..]);
+    f[70..72].fill(0);
+    let sum = !checksum::add(checksum::pseudo6(&f[22..54], 20, 6), checksum::sum(&f[54..]));
+    f[70..72].copy_from_slice(&sum.to_ne_bytes());
+    f
+}
+
+fn spec(mode: ForwardingMode, six: bool) -> Spec {
+    let vip = if six { Ip(VIP6) } else { ip("10.9.0.1") };
+    let own = if six { (ip("2001:db8:2::fe"), 64) } else { (ip("10.2.0.254"), 24) };
     let mut spec = Spec {
         generation: 1,
-        interfaces: vec![InterfaceSpec {
-            port: PortId(0),
-            vlan: None,
-            mac: Mac(MAC),
-            mtu: 1500,
-            addresses: vec![(ip("10.2.0.254"), 24)],
-        }],
-        vips: vec![(ip("10.9.0.1"), 32)],
+        interfaces: vec![InterfaceSpec { port: PortId(0), vlan: None, mac: Mac(MAC), mtu: 1500, addresses: vec![own] }],
+        vips: vec![(vip, if six { 128 } else { 32 })],
         ..Spec::default()
     };
     spec.settings.sloppy_tcp = true;
     for n in 0..4u8 {
-        let addr = Ip::from_v4([10, 2, 0, 11 + n]);
+        let addr = if six { ip(&format!("2001:db8:2::{}", 11 + n)) } else { Ip::from_v4([10, 2, 0, 11 + n]) };
         let id = u32::from(n);
         spec.next_hops.push(NextHopSpec {
             id: NextHopId(id),
@@ -76,7 +89,7 @@ fn spec(mode: ForwardingMode) -> Spec {
             upper: 0,
             lower: 0,
             next_hop: NextHopId(id),
-            source: ip("10.2.0.254"),
+            source: own.0,
             path_mtu: 0,
             available: true,
             predecessor: RealId::NONE,
@@ -84,7 +97,7 @@ fn spec(mode: ForwardingMode) -> Spec {
     }
     spec.services.push(ServiceSpec {
         id: ServiceId(0),
-        matches: Match::Address { protocol: 6, vip: ip("10.9.0.1"), port: 80 },
+        matches: Match::Address { protocol: 6, vip, port: 80 },
         scheduler: SchedulerKind::Wlc,
         sched_flags: 0,
         persistence: None,
@@ -95,12 +108,12 @@ fn spec(mode: ForwardingMode) -> Spec {
     spec
 }
 
-fn worker(mode: ForwardingMode, capacity: u32, frames: Vec<Vec<u8>>) -> Worker<MemoryIo> {
+fn worker(spec: &Spec, capacity: u32, frames: Vec<Vec<u8>>) -> Worker<MemoryIo> {
     let wire = Wire::new(1, 1);
     let mut io = MemoryIo::new(&wire, 0);
     io.replay(frames, BURST);
     let link = WorkerLink::new(16, 1);
-    link.publish(Arc::new(Snapshot::compile(&spec(mode))));
+    link.publish(Arc::new(Snapshot::compile(spec)));
     Worker::new(Setup {
         id: WorkerId(0),
         io,
@@ -132,20 +145,22 @@ fn empty(frames: Vec<Vec<u8>>, polls: u32) {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let [mode, flows, polls] = &args[..] else {
-        println!("usage: instructions nat|dr|ipip|empty[-miss] FLOWS POLLS");
+        println!("usage: instructions nat|dr|ipip|nat6|dr6|empty[-miss] FLOWS POLLS");
         return;
     };
     let (flows, polls): (u32, u32) = (flows.parse().expect("flows"), polls.parse().expect("polls"));
     let (mode, miss) = mode.strip_suffix("-miss").map_or((mode.as_str(), false), |m| (m, true));
     let n = if miss { polls * BURST as u32 } else { flows };
-    let frames: Vec<_> = (0..n.max(flows)).map(|n| frame(n, if miss { 2 } else { 16 })).collect();
+    let (mode, six) = mode.strip_suffix('6').map_or((mode, false), |m| (m, true));
+    let make = if six { frame6 } else { frame };
+    let frames: Vec<_> = (0..n.max(flows)).map(|n| make(n, if miss { 2 } else { 16 })).collect();
     let mode = match mode {
         "dr" => ForwardingMode::DirectRouting,
         "ipip" => ForwardingMode::Tunnel,
         "nat" => ForwardingMode::Nat,
         _ => return empty(frames, polls),
     };
-    let mut w = worker(mode, n.max(flows) * 2, frames);
+    let mut w = worker(&spec(mode, six), n.max(flows) * 2, frames);
     for _ in 0..polls {
         w.poll(Tick(1));
     }

@@ -18,7 +18,7 @@ BURST = 64
 FLOWS = 1024
 # Polls of the two runs: known flows, and (more memory for each) packets that open one.
 POLLS = {"hit": (200, 1200), "miss": (100, 600)}
-ROWS = ["dr", "nat", "ipip"]
+ROWS = ["dr", "nat", "ipip", "dr6", "nat6"]
 TOLERANCE = 0.03
 
 
