@@ -14,7 +14,7 @@ use crate::flow::expected::Expected;
 use crate::flow::record::FlowRecord;
 use crate::sched::CoreCounts;
 use crate::snapshot::{IfaceId, Snapshot};
-use crate::units::{Ip, Mac, PortId, RealId, ServiceId, Tick};
+use crate::units::{Be16, Ip, Mac, PortId, RealId, ServiceId, Tick};
 
 /// What a worker tells control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub enum Answer {
         query: u64,
         /// The flow as it is now.
         record: FlowRecord,
+        /// Full NAT: the local address and port.
+        local: Option<(Ip, Be16)>,
         /// The worker's clock, to tell how long the flow has left.
         now: Tick,
     },

@@ -118,6 +118,18 @@ fn one_local_port_serves_a_connection_to_each_server() {
 }
 
 #[test]
+fn a_listing_tells_the_local_address_and_port() {
+    use dataplane::link::{Answer, Command, FlowFilter};
+    let mut rig = rig(&spec((5000, 5000)), 1);
+    pass(&mut rig, 0, &Segment::tcp(CLIENTS[0], VIPS[0], SYN));
+    let ask = Command::ListFlows { query: 7, cursor: 0, limit: 10, filter: FlowFilter::default() };
+    assert!(rig.links[0].commands.push(ask).is_ok());
+    rig.sleep_ms(1000);
+    let Some(Answer::Flow { local, .. }) = rig.links[0].answers.pop() else { panic!("no flow is listed") };
+    assert_eq!(local.map(|(ip, port)| (ip, port.get())), Some((ip("10.2.0.200"), 5000)));
+}
+
+#[test]
 fn one_armed_the_packet_leaves_where_it_came_from() {
     let mut spec = spec((1024, 65535));
     // The server stands on the clients' network.

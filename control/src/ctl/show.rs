@@ -271,7 +271,7 @@ fn flows_table(flows: &[FlowView]) -> String {
             if f.template { f.client.to_string() } else { socket(f.client, f.client_port) },
             socket(f.vip, f.vip_port),
             f.server.map_or_else(|| "-".into(), |s| s.to_string()),
-            f.mode.clone(),
+            f.local.map_or_else(|| f.mode.clone(), |local| format!("{} from {local}", f.mode)),
             if f.template { "template".into() } else { f.state.clone() },
             minutes(f.expires_ms),
             f.worker.to_string(),

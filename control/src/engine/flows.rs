@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dataplane::flow::record::{FlowRecord, flags};
 use dataplane::flow::state::State;
 use dataplane::link::{Answer, Command, FlowFilter, WorkerLink};
-use dataplane::units::{Ip, Protocol, RealId, Tick};
+use dataplane::units::{Be16, Ip, Protocol, RealId, Tick};
 
 use super::report::{FlowPage, FlowView};
 use super::request::{FlowQuery, Reply, Response};
@@ -33,7 +33,7 @@ struct Listing {
     cursor: u32,
     asked: bool,
     deadline: u64,
-    rows: Vec<(u16, FlowRecord, Tick)>,
+    rows: Vec<Row>,
 }
 
 /// The listings under way.
@@ -96,7 +96,7 @@ impl Listings {
         };
         let Some(l) = self.open.iter_mut().find(|l| l.query == query && l.worker == from) else { return };
         match *answer {
-            Answer::Flow { record, now, .. } => l.rows.push((from as u16, record, now)),
+            Answer::Flow { record, local, now, .. } => l.rows.push(Row { worker: from as u16, record, local, now }),
             Answer::Done { cursor, .. } => {
                 l.asked = false;
                 l.deadline = now + PATIENCE_MS;
@@ -170,21 +170,25 @@ fn filter(q: &FlowQuery, services: &Services, ids: &Ids) -> Result<FlowFilter, E
     Ok(f)
 }
 
-fn view(rows: &[(u16, FlowRecord, Tick)], services: &Services, ids: &Ids) -> Vec<FlowView> {
+/// A flow as a worker told it.
+#[derive(Debug)]
+struct Row {
+    worker: u16,
+    record: FlowRecord,
+    local: Option<(Ip, Be16)>,
+    now: Tick,
+}
+
+fn view(rows: &[Row], services: &Services, ids: &Ids) -> Vec<FlowView> {
     if rows.is_empty() {
         return Vec::new();
     }
     let known: HashMap<RealId, (&ServiceKey, &ServerKey)> = ids.slots().map(|(s, r, slot)| (slot.id, (s, r))).collect();
-    rows.iter().map(|(worker, r, now)| row(*worker, r, *now, known.get(&r.real).copied(), services)).collect()
+    rows.iter().map(|r| row(r, known.get(&r.record.real).copied(), services)).collect()
 }
 
-fn row(
-    worker: u16,
-    r: &FlowRecord,
-    now: Tick,
-    real: Option<(&ServiceKey, &ServerKey)>,
-    services: &Services,
-) -> FlowView {
+fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) -> FlowView {
+    let r = &row.record;
     let template = r.flags & flags::TEMPLATE != 0;
     let state = match State::from_number(r.state) {
         State::None => "NONE",
@@ -203,9 +207,10 @@ fn row(
         service: real.map(|(s, _)| *s).filter(|s| services.contains(s)),
         state: state.into(),
         mode: mode(r.flags & flags::MODE_MASK).into(),
-        expires_ms: r.deadline.ms_left(now),
+        expires_ms: r.deadline.ms_left(row.now),
         template,
-        worker,
+        local: row.local.map(|(ip, port)| ServerKey { ip: ip.to_std(), port: port.get() }),
+        worker: row.worker,
     }
 }
 

@@ -222,6 +222,9 @@ pub struct FlowView {
     pub expires_ms: u32,
     /// A persistence template rather than a flow.
     pub template: bool,
+    /// Full NAT: the local address and port that the real server sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<ServerKey>,
     /// The worker that owns it.
     pub worker: u16,
 }

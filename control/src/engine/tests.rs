@@ -358,7 +358,7 @@ fn flows_come_in_pages_over_all_workers() {
             let rows = (2 - cursor.min(2)).min(limit);
             for i in 0..rows {
                 let record = record(real, n as u16 * 100 + i as u16);
-                worker.link.answers.push(Answer::Flow { query, record, now: Tick(500) }).unwrap();
+                worker.link.answers.push(Answer::Flow { query, record, local: None, now: Tick(500) }).unwrap();
             }
             let cursor = if cursor + rows >= 2 { u32::MAX } else { cursor + rows };
             worker.link.answers.push(Answer::Done { query, cursor }).unwrap();

@@ -310,6 +310,7 @@ fn flows(limit: u32, cursor: Option<&str>) -> FlowPage {
         mode: "nat".into(),
         expires_ms: 899_500,
         template: false,
+        local: None,
         worker: (i % 2) as u16,
     };
     FlowPage { flows: (from..to).map(flow).collect(), next: (to < ALL).then(|| to.to_string()) }

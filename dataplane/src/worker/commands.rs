@@ -69,8 +69,13 @@ fn slice<B>(core: &mut Core<B>, job: &mut Job, s: &Snapshot) -> bool {
         if let Some(record) = core.flows.try_get_mut(id).copied().filter(|r| matches(&job.filter, r, s)) {
             if job.flush {
                 core.end_flow(id);
-            } else if core.link.answers.push(Answer::Flow { query: job.query, record, now: core.now }).is_err() {
-                return true;
+            } else {
+                let extension = core.extensions.get(record.ext).filter(|e| e.flow == id && e.has_local());
+                let local = extension.map(|e| (e.local, e.local_port));
+                let row = Answer::Flow { query: job.query, record, local, now: core.now };
+                if core.link.answers.push(row).is_err() {
+                    return true;
+                }
             }
             job.left -= 1;
         }
