@@ -117,7 +117,7 @@ fn port_options(config: &Config, n: usize, workers: usize) -> PortOptions {
 
 /// What the plan needs, for the log.
 pub fn memory_summary(plan: &Plan) -> String {
-    let tables = FlowTable::bytes_for(plan.flow_capacity) * plan.cores.len();
+    let tables = FlowTable::bytes_with_aliases(plan.flow_capacity, plan.flow_aliases) * plan.cores.len();
     format!(
         "memory: {} MB for DPDK with {} packet buffers of {} bytes, {} MB for {} flow tables of {} flows each",
         plan.memory_mb,

@@ -36,6 +36,15 @@ impl Rig {
 
     /// The same with room for `flows` flows per worker.
     pub fn with_flows(workers: usize, flows: u32) -> Self {
+        Self::made(workers, flows, true)
+    }
+
+    /// A director whose devices choose the worker: a flow belongs to who gets its first packet.
+    pub fn steered_by_device(workers: usize) -> Self {
+        Self::made(workers, FLOWS, false)
+    }
+
+    fn made(workers: usize, flows: u32, software_steering: bool) -> Self {
         let wire = Wire::new(2, workers);
         let links: Vec<_> = (0..workers).map(|_| WorkerLink::new(OBJECTS, 2)).collect();
         let workers = Rings::mesh(workers)
@@ -51,7 +60,7 @@ impl Rig {
                     links: links.clone(),
                     rings,
                     relays: Relays::default(),
-                    software_steering: true,
+                    software_steering,
                 })
             })
             .collect();

@@ -118,6 +118,21 @@ fn one_local_port_serves_a_connection_to_each_server() {
 }
 
 #[test]
+fn replies_find_their_worker_where_devices_steer_as_well() {
+    let mut rig = pollux_tests::rig::Rig::steered_by_device(2);
+    rig.publish(&spec((1024, 65535)));
+    rig.run();
+    for n in 0..40u16 {
+        let syn = Segment::tcp(&format!("10.1.0.1:{}", 20_000 + n), VIPS[0], SYN);
+        let (_, at_server) = pass_on(&mut rig, 0, usize::from(n % 2), &syn);
+        for queue in 0..2 {
+            assert_eq!(pass_on(&mut rig, 1, queue, &at_server.back(SYN | ACK)).1, syn.back(SYN | ACK));
+        }
+    }
+    assert!(rig.workers.iter_mut().all(|w| w.core().flows.len() == 20));
+}
+
+#[test]
 fn a_listing_tells_the_local_address_and_port() {
     use dataplane::link::{Answer, Command, FlowFilter};
     let mut rig = rig(&spec((5000, 5000)), 1);

@@ -108,8 +108,13 @@ impl FlowTable {
 
     /// Bytes that a table for `capacity` flows needs, before rounding up to whole pages.
     pub fn bytes_for(capacity: u32) -> usize {
+        Self::bytes_with_aliases(capacity, 0)
+    }
+
+    /// The same with `aliases` second hashes.
+    pub fn bytes_with_aliases(capacity: u32, aliases: u32) -> usize {
         let capacity = capacity.clamp(MIN_CAPACITY, MAX_CAPACITY);
-        Index::bytes_for(capacity) + capacity as usize * (size_of::<FlowRecord>() + LINK_BYTES)
+        Index::bytes_for(capacity.saturating_add(aliases)) + capacity as usize * (size_of::<FlowRecord>() + LINK_BYTES)
     }
 
     /// Bytes mapped.

@@ -93,10 +93,12 @@ pub fn deltas(lane: &Lane, local: &Endpoint, real: &Real, rport: Be16) -> (u16, 
     (checksum::add(dst3, src3), checksum::add(dst4, src4))
 }
 
-/// A closed connection keeps its port for a while.
+/// A connection that closes keeps its port for a while, whichever side closed first and
+/// whether or not the last acknowledgement came by.
 pub fn hold(record: &mut FlowRecord, now: crate::units::Tick) {
-    let closed = record.state == State::Close as u8 || record.state == State::TimeWait as u8;
-    if closed && record.deadline.ms_left(now) < HOLD_MS {
+    use State::{Close, CloseWait, FinWait, LastAck, TimeWait};
+    let closing = [Close, TimeWait, LastAck, CloseWait, FinWait].iter().any(|s| *s as u8 == record.state);
+    if closing && record.deadline.ms_left(now) < HOLD_MS {
         record.deadline = now.after_ms(HOLD_MS);
     }
 }
