@@ -70,3 +70,16 @@ fn the_stricter_states_shorten_what_is_half_open() {
     rig.sleep_ms(12_000);
     assert_eq!(rig.workers[0].core().flows.len(), 0);
 }
+
+#[test]
+fn a_defence_that_is_switched_off_ends_at_once() {
+    let mut rig = small(Settings { secure_tcp: 3, drop_packet: 3, ..Settings::default() });
+    assert_eq!((counter(&rig, "defence_secure_tcp"), counter(&rig, "defence_drop_packet")), (1, 1));
+    let mut spec = world(ForwardingMode::Nat, 2);
+    spec.generation = 2;
+    rig.publish(&spec);
+    rig.run();
+    assert_eq!((counter(&rig, "defence_secure_tcp"), counter(&rig, "defence_drop_packet")), (0, 0));
+    flood(&mut rig, 10_000, 100);
+    assert_eq!(rig.drops(DropReason::Overload), 0);
+}

@@ -89,6 +89,15 @@ impl Defence {
 /// Updates the levels, and ends a slice of half-open flows where that is asked for.
 #[inline]
 pub fn tend<B>(core: &mut Core<B>, s: &Settings) {
+    // Nearly always: nothing is asked for, and nothing is left to be switched off.
+    let asked = s.drop_entry | s.drop_packet | s.secure_tcp != 0;
+    if asked || core.defence.at_work() != [false; 3] {
+        act(core, s);
+    }
+}
+
+#[inline(never)]
+fn act<B>(core: &mut Core<B>, s: &Settings) {
     core.defence.update(s, core.flows.len(), core.flows.capacity());
     let [evicting, dropping, secure] = core.defence.at_work();
     let w = &core.link.counters.worker;
