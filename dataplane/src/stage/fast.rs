@@ -219,11 +219,15 @@ impl Known {
 #[inline(never)]
 fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -> Known {
     let Core { flows, link, now, .. } = core;
-    let deadlines = [DATAGRAM, ESTABLISHED].map(|state| now.after_ms(s.settings.timeouts.of(state)));
+    // By the lowest bit of TCP's number and UDP's.
+    const { assert!(TCP & 1 == 0 && UDP & 1 == 1) };
+    let deadlines = [ESTABLISHED, DATAGRAM].map(|state| now.after_ms(s.settings.timeouts.of(state)));
     // Cut to one length, so that one comparison serves both.
     let reals = s.forwards.len().min(link.counters.reals().len());
     let (forwards, counters) = (&s.forwards[..reals], &link.counters.reals()[..reals]);
-    let (mut ready, mut any, mut all) = (0_u64, 0, u32::MAX);
+    let first = quick.first().map_or(0, |q| flows.get(q.flow).real.index());
+    let first = forwards.get(first).map_or(0, |to| to.way);
+    let (mut ready, mut same) = (0_u64, true);
     let unused = BURST - quick.len().clamp(1, BURST);
     for q in quick {
         // Lanes enter at the top and move down, so that none needs a number.
@@ -234,16 +238,15 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -
             && let (Some(to), Some(counter)) = (forwards.get(real), counters.get(real))
             && q.ip_len <= to.mtu
         {
-            record.deadline = deadlines[usize::from(q.request.proto_state == TCP_STATE)];
+            record.deadline = deadlines[usize::from(record.proto & 1)];
             counter.in_packets.add(1);
             counter.in_bytes.add(u64::from(q.ip_len));
             q.real = record.real;
-            any |= to.way;
-            all &= to.way;
+            same &= to.way == first;
             ready |= 1 << 63;
         }
     }
-    Known { ready: Lanes(ready >> unused), way: (any == all).then_some(all) }
+    Known { ready: Lanes(ready >> unused), way: (same && ready != 0).then_some(first) }
 }
 
 /// Sends what is ready: the whole burst, `bytes` long, where it lies if it leaves by one port.

@@ -33,6 +33,9 @@ struct Clock {
     base_tsc: u64,
     base_ms: u64,
     tsc_per_ms: u64,
+    /// The millisecond of the last reading, and the TSC at its beginning.
+    tick_ms: u64,
+    tick_tsc: u64,
 }
 
 impl Clock {
@@ -41,20 +44,31 @@ impl Clock {
         std::thread::sleep(Duration::from_millis(20));
         let (t1, elapsed) = (tsc(), i0.elapsed());
         let per_ms = (t1 - t0) as u128 * 1_000_000 / elapsed.as_nanos().max(1);
-        Self { epoch, base_tsc: t1, base_ms: epoch.elapsed().as_millis() as u64, tsc_per_ms: (per_ms as u64).max(1) }
+        let base_ms = epoch.elapsed().as_millis() as u64;
+        let tsc_per_ms = (per_ms as u64).max(1);
+        Self { epoch, base_tsc: t1, base_ms, tsc_per_ms, tick_ms: base_ms, tick_tsc: t1 }
     }
-    /// The time now, and the TSC it was taken from.
+    /// The time at a reading `t` of the TSC.
     #[inline]
-    fn now(&mut self) -> (Tick, u64) {
-        let t = tsc();
+    fn at(&mut self, t: u64) -> Tick {
+        // Most polls are in the millisecond of the one before: no division for them.
+        if t.wrapping_sub(self.tick_tsc) >= self.tsc_per_ms {
+            self.advance(t);
+        }
+        Tick(self.tick_ms as u32)
+    }
+
+    #[cold]
+    fn advance(&mut self, t: u64) {
         let ms = t.wrapping_sub(self.base_tsc) / self.tsc_per_ms;
         if ms >= 1000 {
             // Once a second the TSC's guess is replaced by the clock, so that no drift adds up.
             self.base_tsc = t;
             self.base_ms = (self.epoch.elapsed().as_millis() as u64).max(self.base_ms);
-            return (Tick(self.base_ms as u32), t);
+            (self.tick_ms, self.tick_tsc) = (self.base_ms, t);
+        } else {
+            (self.tick_ms, self.tick_tsc) = (self.base_ms + ms, self.base_tsc + ms * self.tsc_per_ms);
         }
-        (Tick((self.base_ms + ms) as u32), t)
     }
 }
 
@@ -78,17 +92,19 @@ pub fn tsc() -> u64 {
 pub fn run<I: PacketIo>(worker: &mut Worker<I>, idle: Idle, epoch: Instant) {
     let mut clock = Clock::new(epoch);
     let mut empty = 0u32;
-    let (_, mut last) = clock.now();
+    let mut last = tsc();
+    let mut begin = last;
     while !worker.core.link.stopping() {
-        let (now, t) = clock.now();
-        let packets = worker.poll(now);
+        let packets = worker.poll(clock.at(begin));
+        // One reading a poll: it takes as long as a packet.
         let after = tsc();
         let w = &worker.core.link.counters.worker;
         w.total_cycles.add(after.wrapping_sub(last));
         last = after;
         if packets > 0 {
-            w.busy_cycles.add(after.wrapping_sub(t));
+            w.busy_cycles.add(after.wrapping_sub(begin));
             empty = 0;
+            begin = after;
             continue;
         }
         empty = empty.saturating_add(1);
@@ -97,5 +113,6 @@ pub fn run<I: PacketIo>(worker: &mut Worker<I>, idle: Idle, epoch: Instant) {
         } else {
             std::hint::spin_loop();
         }
+        begin = tsc();
     }
 }
