@@ -11,7 +11,7 @@ use crate::flow::expected::Expectations;
 use crate::flow::extension::Extensions;
 use crate::flow::hash::Secret;
 use crate::flow::record::{FlowRecord, flags};
-use crate::flow::state;
+use crate::flow::state::{self, State};
 use crate::flow::table::{Fate, FlowId, FlowTable};
 use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::link::{Event, WorkerLink};
@@ -148,6 +148,23 @@ impl<B> Core<B> {
         t.deadline = self.now.after_ms(timeout_ms);
     }
 
+    /// The flow is known to be wanted by both ends: so is its template (the kernel's
+    /// `ip_vs_control_assure_ct`).
+    #[cold]
+    pub fn assure(&mut self, id: FlowId) {
+        let record = self.flows.get(id);
+        if record.flags & flags::CONTROLLED == 0 {
+            return;
+        }
+        let template = match record.flags & flags::EXTENDED {
+            0 => FlowId(record.ext),
+            _ => self.extensions.get_mut(record.ext).map_or(FlowId::NONE, |e| e.template),
+        };
+        if let Some(t) = self.flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0) {
+            t.state = State::Established as u8;
+        }
+    }
+
     /// After a flow's state changed: its class at the real server, and the wheel.
     #[cold]
     pub fn turned(&mut self, id: FlowId) {
@@ -155,11 +172,15 @@ impl<B> Core<B> {
         let (real, deadline) = (record.real, record.deadline);
         let active = state::is_active(record.state);
         let was_active = record.flags & flags::INACTIVE == 0;
+        let established = state::is_established(record.state);
         if active != was_active {
             record.flags ^= flags::INACTIVE;
             self.sched.turned(&self.link.counts, real, active);
         }
         self.flows.rearm(id, deadline);
+        if established {
+            self.assure(id);
+        }
     }
 
     /// Ends a flow at once.

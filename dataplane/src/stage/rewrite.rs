@@ -7,7 +7,7 @@
 
 use crate::burst::{Burst, Direction, Lane, Lanes};
 use crate::flow::record::{FlowRecord, flags};
-use crate::flow::state;
+use crate::flow::state::{self, State};
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{ForwardingMode, Hop, NextHop, Snapshot};
 use crate::stage::{answer, by_hand};
@@ -153,9 +153,13 @@ pub(super) fn reply<B: PacketBuf>(
     }
     let record: &mut FlowRecord = core.flows.get_mut(lane.flow);
     let (real_id, vip, vport) = (record.real, record.vip.ip(), record.vport);
+    let answered = record.flags & flags::CONTROLLED != 0 && record.state == State::Udp as u8;
     let turned = touch(s, record, lane, core.now, core.defence.secure);
     if turned {
         core.turned(lane.flow);
+    }
+    if answered {
+        core.assure(lane.flow);
     }
     let counters = core.link.counters.real(real_id);
     counters.out_packets.add(1);
@@ -169,7 +173,12 @@ pub(super) fn reply<B: PacketBuf>(
 #[inline(always)]
 pub(super) fn touch(s: &Snapshot, record: &mut FlowRecord, lane: &Lane, now: Tick, secure: bool) -> bool {
     let before = record.state;
-    let after = state::advance(record, lane.tcp_flags, lane.direction == Direction::Reply, secure);
+    // A piece without a transport header has no flags: the first one has moved the state.
+    let after = if lane.later_fragment {
+        before
+    } else {
+        state::advance(record, lane.tcp_flags, lane.direction == Direction::Reply, secure)
+    };
     let mut timeout = s.settings.timeouts.of(after);
     if secure && s.settings.secure_half_open_ms > 0 && state::is_half_open(after) {
         timeout = timeout.min(s.settings.secure_half_open_ms);
