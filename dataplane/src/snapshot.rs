@@ -540,6 +540,13 @@ impl Forward {
         (way >> 16) as u8
     }
 
+    /// The [`ForwardingMode`]'s number, of a [`way`](Self::way): a flow opened before the
+    /// server's mode changed keeps its own, and is not for the fast stage.
+    #[inline(always)]
+    pub fn opens(way: u32) -> u32 {
+        way >> 24
+    }
+
     fn new(real: &Real, hop: Option<&NextHop>, settings: &Settings) -> Self {
         let plain_tunnel = real.mode != ForwardingMode::Tunnel || real.tunnel == Tunnel::Ipip;
         let known = matches!(real.mode, ForwardingMode::Nat | ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
@@ -555,7 +562,7 @@ impl Forward {
             };
             let as_is = real.mode == ForwardingMode::DirectRouting && !settings.dr_decrement_ttl;
             let mode = if as_is { Self::DIRECT_AS_IS } else { real.mode as u8 };
-            out.way = u32::from(hop.port.0) | u32::from(mode) << 16;
+            out.way = u32::from(hop.port.0) | u32::from(mode) << 16 | (real.mode as u32) << 24;
             let fixed = [[0x45, 0, 0, 4], out.source, out.addr.v4_bytes()].concat();
             out.outer_sum = checksum::sum(&fixed);
         }

@@ -22,7 +22,7 @@
 
 use crate::burst::{Burst, Lanes};
 use crate::flow::hash::FlowHash;
-use crate::flow::record::RequestV4;
+use crate::flow::record::{RequestV4, flags};
 use crate::flow::state::State;
 use crate::flow::table::FlowId;
 use crate::io::{BURST, PacketBuf, PacketIo};
@@ -237,6 +237,7 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -
         if record.is_steady(&q.request)
             && let (Some(to), Some(counter)) = (forwards.get(real), counters.get(real))
             && q.ip_len <= to.mtu
+            && (record.flags ^ Forward::opens(to.way)) & flags::MODE_MASK == 0
         {
             record.deadline = deadlines[usize::from(record.proto & 1)];
             counter.in_packets.add(1);
