@@ -325,7 +325,7 @@ fn list(w: &Words) -> Result<List, Failure> {
     if l.timeout && l.daemon {
         return conflict("daemon", "timeout");
     }
-    if l.connections && (l.stats || l.rate || l.thresholds || l.persistent || l.tunnels) {
+    if l.connections && (l.stats || l.rate || l.thresholds || l.tunnels) {
         return Err(Failure::wrong("options conflicts in the list command"));
     }
     Ok(l)

@@ -33,7 +33,7 @@ pub fn list(l: &List, facts: &Facts) -> String {
         return String::new();
     }
     if l.connections {
-        return connections(facts.flows);
+        return connections(facts.flows, l.persistent);
     }
     let mut out = String::new();
     if l.service.is_none() {
@@ -220,10 +220,12 @@ fn number(n: u64, exact: bool) -> String {
     }
 }
 
-fn connections(flows: &[FlowView]) -> String {
+/// `engines`: with a heading for persistence engines' data, of which there is none.
+fn connections(flows: &[FlowView], engines: bool) -> String {
     let mut out = String::from(
-        "IPVS connection entries\npro expire state       source             virtual            destination\n",
+        "IPVS connection entries\npro expire state       source             virtual            destination",
     );
+    out.push_str(if engines { "        pe name          pe_data\n" } else { "\n" });
     let end = |ip: IpAddr, port: u16| ServerKey { ip, port }.to_string();
     for f in flows {
         let protocol = match f.protocol.as_str() {
