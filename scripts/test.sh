@@ -9,10 +9,10 @@ help() {
 usage: scripts/test.sh [--list] [--keep-going|--fail-fast] [NAME…]
 
 As root on Debian 12 or newer (what is missing is installed): formatting, lints with and
-without DPDK, unit and property tests, golden captures through the daemon, and the daemon
-in network namespaces with nginx, wrk, iperf3 and scapy. No huge pages are needed.
+without DPDK, unit and property tests, scenarios recorded from the kernel, golden captures
+through the daemon, and the daemon in network namespaces with nginx, wrk, iperf3 and scapy. No huge pages are needed.
 
-NAME chooses steps: format, lint, build, unit, instructions, golden, e2e, or one file of scripts/e2e
+NAME chooses steps: format, lint, build, unit, oracle, instructions, golden, e2e, or one file of scripts/e2e
 such as 30-change-under-load. --list prints the names.
 
 A line PASS or FAIL for each step and test; the last line is `N passed, N failed`. A tool
@@ -20,7 +20,7 @@ that cannot be installed is a failure. Logs of the last run: target/test/*.log
 HELP
 }
 
-ALL=(format lint build unit instructions golden)
+ALL=(format lint build unit oracle instructions golden)
 for file in "$E2E_DIR"/[0-9][0-9]-*.sh; do
     ALL+=("$(basename "$file" .sh)")
 done
@@ -135,6 +135,7 @@ step() {
     # Fails when a packet costs 3 % more instructions than benches/instructions.json says.
     instructions) run instructions scripts/bench.sh --instructions ;;
     unit) run_counting unit cargo test --workspace --no-fail-fast ;;
+    oracle) run oracle scripts/oracle.sh tests/fixtures/oracle ;;
     *)
         if ! use_build; then
             failed "$1"

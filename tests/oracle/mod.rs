@@ -2,5 +2,8 @@
 
 pub mod dissect;
 pub mod language;
+pub mod listing;
 pub mod player;
+pub mod purpose;
 pub mod rules;
+pub mod table;

@@ -1,6 +1,6 @@
 //! Plays a scenario through the pipeline and compares every packet with the recording.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,6 +11,8 @@ use serde_json::Value;
 
 use crate::oracle::dissect::dissect;
 use crate::oracle::language;
+use crate::oracle::listing::{Finding, Listings, is_numeric};
+use crate::oracle::purpose::{Field, Known, Purpose};
 use crate::oracle::rules::{MACS, Rules};
 use crate::rig::Rig;
 
@@ -20,8 +22,20 @@ pub struct Report {
     pub name: String,
     /// Steps compared.
     pub compared: usize,
-    /// Every difference, in words.
-    pub differences: Vec<String>,
+    /// Every difference, in words, and the purpose it serves if it is meant.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// What differs and is not meant to.
+    pub fn differences(&self) -> impl Iterator<Item = &str> {
+        self.findings.iter().filter(|(_, why)| why.is_none()).map(|(text, _)| text.as_str())
+    }
+
+    /// What the differences that are meant are for.
+    pub fn purposes(&self) -> BTreeSet<Purpose> {
+        self.findings.iter().filter_map(|(_, why)| *why).collect()
+    }
 }
 
 struct Player {
@@ -31,6 +45,10 @@ struct Player {
     last: HashMap<String, Vec<u8>>,
     results: std::vec::IntoIter<Value>,
     report: Report,
+    known: Known,
+    /// Bytes of the step's packets as sent.
+    sent: usize,
+    listings: Listings,
     /// Our time, milliseconds, when the recording's clock was at zero.
     zero: Option<f64>,
 }
@@ -43,9 +61,11 @@ pub fn play(dir: &Path, name: &str) -> Result<Report> {
     let results: Vec<Value> = results.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let mut player = Player::new(name, &scenario, results)?;
     for rule in strings(&scenario["rules"]) {
+        player.known.rule(rule);
         let (code, said) = player.rules.run(rule, "", player.now());
         if code != 0 {
-            player.report.differences.push(format!("`ipvsadm {rule}` is refused: {}", said.trim_end()));
+            let why = player.known.command(rule, "", (code, &said), &Value::from(0));
+            player.report.findings.push((format!("`ipvsadm {rule}` is refused: {}", said.trim_end()), why));
         }
     }
     player.rig.run();
@@ -70,11 +90,17 @@ impl Player {
             servers.insert(a, mac);
             macs.insert(mac.0, addr.clone());
         }
-        let vips = strings(&begin["vips"]).filter_map(|v| v.parse().ok()).collect();
+        let vips: Vec<IpAddr> = strings(&begin["vips"]).filter_map(|v| v.parse().ok()).collect();
+        let mut known = Known::default();
+        known.own.extend(&vips);
+        for own in ["10.3.0.1", "10.2.0.254", "2001:db8:3::1", "2001:db8:2::fe"] {
+            known.own.insert(own.parse()?);
+        }
         let rig = Rig::new(1);
         let rules = Rules::new(scenario, vips, &servers, &rig.links, u64::from(rig.now.0))?;
-        let report = Report { name: name.into(), compared: 0, differences: Vec::new() };
-        Ok(Self { rig, rules, macs, last: HashMap::new(), results: results.into_iter(), report, zero: None })
+        let report = Report { name: name.into(), compared: 0, findings: Vec::new() };
+        let (last, listings, results) = (HashMap::new(), Listings::default(), results.into_iter());
+        Ok(Self { rig, rules, macs, last, results, report, known, sent: 0, listings, zero: None })
     }
 
     fn now(&self) -> u64 {
@@ -157,11 +183,12 @@ impl Player {
         self.catch_up(expected);
         let (code, said) = self.rules.run(line, stdin.unwrap_or_default(), self.now());
         self.rig.run();
+        self.known.rule(line);
         if expected["rc"] != code || expected["stderr"] != said.as_str() {
-            self.report.differences.push(format!(
-                "`ipvsadm {line}`: {code} {said:?} instead of {} {}",
-                expected["rc"], expected["stderr"]
-            ));
+            let (rc, stderr) = (&expected["rc"], &expected["stderr"]);
+            let why = self.known.command(line, stdin.unwrap_or_default(), (code, &said), rc);
+            let text = format!("`ipvsadm {line}`: {code} {said:?} instead of {rc} {stderr}");
+            self.report.findings.push((text, why));
         }
     }
 
@@ -179,7 +206,7 @@ impl Player {
         let args = expected["args"].as_str().unwrap_or_default();
         // Names come from the DNS, the order without sorting from the kernel's hash table,
         // and rates depend on when the kernel's timer ran.
-        if args.contains("nosort") || args.contains("rate") || !(args.contains('n') || args.contains("timeout")) {
+        if args.contains("nosort") || args.contains("rate") || !(is_numeric(args) || args.contains("timeout")) {
             return;
         }
         self.catch_up(expected);
@@ -188,10 +215,12 @@ impl Player {
         let (code, out, said) = self.rules.show(args, now, || rig.run());
         let wanted = expected["stdout"].as_str().unwrap_or_default();
         if expected["rc"] != code || expected["stderr"] != said.as_str() {
-            self.report.differences.push(format!("`ipvsadm {args}`: {code} {said:?} instead of {}", expected["rc"]));
+            let text = format!("`ipvsadm {args}`: {code} {said:?} instead of {}", expected["rc"]);
+            self.report.findings.push((text, None));
         }
-        if let Some(d) = differing_line(&out, wanted) {
-            self.report.differences.push(format!("`ipvsadm {args}`: {d}"));
+        self.listings.elapsed_s = expected["t"].as_f64().unwrap_or(0.0) as i64;
+        for (text, why) in self.listings.compare(args, &out, wanted, &self.known) {
+            self.report.findings.push((format!("`ipvsadm {args}`: {text}"), why));
         }
     }
 
@@ -212,6 +241,7 @@ impl Player {
     fn inject(&mut self, side: &str, text: &str) -> Vec<(&'static str, [u8; 6], Vec<u8>)> {
         let inner = language::quotes(text).and_then(|q| self.last.get(q).cloned());
         let packets = language::build(text, inner.as_deref()).unwrap_or_default();
+        self.sent = packets.iter().map(Vec::len).sum();
         let (port, to) = if side == "c" { (0, MACS[0]) } else { (1, MACS[1]) };
         let mut out = Vec::new();
         for p in packets {
@@ -247,37 +277,47 @@ impl Player {
         self.report.compared += 1;
         let wanted = expected["out"].as_array().cloned().unwrap_or_default();
         let n = &expected["n"];
-        if out.len() != wanted.len() {
-            let got: Vec<_> = out.iter().map(|(s, _, p)| format!("{s} {}", brief(&dissect(p, false)))).collect();
-            self.report.differences.push(format!(
-                "#{n} {side} {text}: {} packets instead of {} ({}): {}",
-                out.len(),
-                wanted.len(),
-                expected["verdict"],
-                got.join("; ")
-            ));
+        self.known.saw(side, text, expected);
+        if side == "c" && text.starts_with("icmp") && wanted.is_empty() {
+            self.known.own_errors.0 += 1;
+            self.known.own_errors.1 += self.sent as i64;
+        }
+        let packets: Vec<_> = out.iter().map(|(s, _, p)| (*s, dissect(p, false), p.len())).collect();
+        let frames = wanted.iter().any(|w| w["ip"].is_null());
+        if out.len() != wanted.len() || frames {
+            let got: Vec<_> = packets.iter().map(|(s, p, _)| format!("{s} {}", brief(p))).collect();
+            let (ours, theirs, got) = (out.len(), wanted.len(), got.join("; "));
+            let verdict = &expected["verdict"];
+            let text_of = format!("#{n} {side} {text}: {ours} packets instead of {theirs} ({verdict}): {got}");
+            let why = self.known.packets(side, text, &packets, expected);
+            self.report.findings.push((text_of, why));
             return;
         }
-        for ((side, to, p), w) in out.iter().zip(&wanted) {
-            let mut differences = Vec::new();
-            if w["side"] != *side {
-                differences.push(format!("side {side} instead of {}", w["side"]));
+        for (((out_side, to, _), (_, got, _)), w) in out.iter().zip(&packets).zip(&wanted) {
+            let mut fields = Vec::new();
+            let mut differs = |path: &str, got: &str, want: &Value| {
+                fields.push(Field { path: path.into(), got: got.into(), want: want.clone() });
+            };
+            if w["side"] != *out_side {
+                differs("side", out_side, &w["side"]);
             }
             if let Some(server) = w["to"].as_str() {
                 let got = self.macs.get(to).map_or("another station", String::as_str);
                 if got != server {
-                    differences.push(format!("to {got} instead of {server}"));
+                    differs("to", got, &w["to"]);
                 }
             }
             let mut want = w["ip"].clone();
-            let got = dissect(p, false);
             if w["method"] == "tun" {
                 // The outer identification is the director's own.
                 want["id"] = got["id"].clone();
             }
-            compare(&got, &want, "", &mut differences);
-            if !differences.is_empty() {
-                self.report.differences.push(format!("#{n} {text}: {}", differences.join(", ")));
+            compare(got, &want, "", &mut fields);
+            if !fields.is_empty() {
+                let why = self.known.fields(side, text, got, &fields);
+                let said: Vec<_> =
+                    fields.iter().map(|f| format!("{} is {} instead of {}", f.path, f.got, f.want)).collect();
+                self.report.findings.push((format!("#{n} {text}: {}", said.join(", ")), why));
             }
         }
     }
@@ -295,38 +335,6 @@ const ALL_FORMS: [&str; 8] = [
     "-Sn",
 ];
 
-/// The first line that differs. Connections come in any order, and their timers may be
-/// two seconds apart.
-fn differing_line(got: &str, want: &str) -> Option<String> {
-    let entries = want.starts_with("IPVS connection entries");
-    let lines = |t: &str| {
-        let mut l: Vec<String> = t.lines().map(str::to_owned).collect();
-        if entries {
-            l.sort_by_key(|l| (l.get(..4).map(str::to_owned), l.get(11..).map(str::to_owned)));
-        }
-        l
-    };
-    let (got, want) = (lines(got), lines(want));
-    let timer = |l: &str| -> Option<i64> {
-        let (m, s) = l.get(4..9)?.split_once(':')?;
-        Some(m.parse::<i64>().ok()? * 60 + s.parse::<i64>().ok()?)
-    };
-    let same = |g: &str, w: &str| {
-        g == w
-            || entries
-                && g.get(11..) == w.get(11..)
-                && g.get(..4) == w.get(..4)
-                && timer(g).zip(timer(w)).is_some_and(|(a, b)| (a - b).abs() <= 2)
-    };
-    for n in 0..got.len().max(want.len()) {
-        let (g, w) = (got.get(n).map_or("", String::as_str), want.get(n).map_or("", String::as_str));
-        if !same(g, w) {
-            return Some(format!("{g:?} instead of {w:?}"));
-        }
-    }
-    None
-}
-
 fn brief(d: &Value) -> String {
     format!("{} {}:{} > {}:{} {}", d["proto"], d["src"], d["sport"], d["dst"], d["dport"], d["flags"])
 }
@@ -341,9 +349,9 @@ fn free(key: &str, got: &Value, path: &str) -> bool {
         || (key == "sport" && got.get("gue").is_some())
 }
 
-fn compare(got: &Value, want: &Value, path: &str, out: &mut Vec<String>) {
+fn compare(got: &Value, want: &Value, path: &str, out: &mut Vec<Field>) {
     let (Some(g), Some(w)) = (got.as_object(), want.as_object()) else {
-        out.push(format!("{path} is {got} instead of {want}"));
+        out.push(Field { path: path.into(), got: got.clone(), want: want.clone() });
         return;
     };
     for key in g.keys().chain(w.keys().filter(|k| !g.contains_key(*k))) {
@@ -353,13 +361,8 @@ fn compare(got: &Value, want: &Value, path: &str, out: &mut Vec<String>) {
         }
         if key == "inner" {
             compare(a, b, &format!("{path}inner."), out);
-        } else if key == "l4_ok" && path.contains("inner") && !a.is_null() {
-            // The quoted transport checksum: ours is right where the kernel's is stale.
-            if *a == Value::Bool(false) {
-                out.push(format!("{path}{key} is {a} instead of {b}"));
-            }
         } else {
-            out.push(format!("{path}{key} is {a} instead of {b}"));
+            out.push(Field { path: format!("{path}{key}"), got: a.clone(), want: b.clone() });
         }
     }
 }
