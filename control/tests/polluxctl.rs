@@ -48,6 +48,7 @@ stats tcp:10.9.0.1:80
 stats --rates
 stats --exact
 stats --workers
+stats --cycles
 stats --zero
 drops
 drops --all

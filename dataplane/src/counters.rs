@@ -199,6 +199,18 @@ events! {
     busy_cycles,
     /// TSC cycles in all polls and sleeps.
     total_cycles,
+    /// Packets in the polls whose stages were timed: one in 1,024 of those that received some.
+    sampled_packets,
+    /// TSC cycles of the timed polls in the receive function of the devices.
+    cycles_receive,
+    /// The same in the fast stage, a whole burst's sending included.
+    cycles_fast,
+    /// The same in the general stages.
+    cycles_general,
+    /// The same in time-outs, commands and all else that is no received packet.
+    cycles_housekeeping,
+    /// The same in sending what was collected.
+    cycles_send,
     /// Packets handed to their owner worker.
     handed_off,
     /// Packets taken over from other workers.

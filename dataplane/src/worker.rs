@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::burst::{Burst, Lanes};
-use crate::counters::DropReason;
+use crate::counters::{Counter, DropReason, WorkerCounters};
 use crate::flow::expected::Expectations;
 use crate::flow::extension::Extensions;
 use crate::flow::hash::Secret;
@@ -284,6 +284,47 @@ pub struct Worker<I: PacketIo> {
     scan: commands::Scan,
     software_steering: bool,
     fast: bool,
+    sample: Sample,
+}
+
+/// Polls with packets from one whose stages are timed to the next.
+const SAMPLE_EVERY: u32 = 1024;
+
+/// The cycle account: reads the TSC between the stages of a poll now and then.
+#[derive(Default)]
+struct Sample {
+    /// Polls with packets until the next one that is timed; 0: this one.
+    left: u32,
+    last: u64,
+}
+
+impl Sample {
+    #[inline(always)]
+    fn start(&mut self) {
+        if self.left == 0 {
+            self.last = idle::tsc();
+        }
+    }
+    /// A stage is over.
+    #[inline(always)]
+    fn end(&mut self, stage: &Counter) {
+        if self.left == 0 {
+            let now = idle::tsc();
+            stage.add(now.wrapping_sub(self.last));
+            self.last = now;
+        }
+    }
+    /// The poll is over.
+    #[inline(always)]
+    fn finish(&mut self, packets: usize, counters: &WorkerCounters) {
+        if packets > 0 {
+            if self.left == 0 {
+                counters.sampled_packets.add(packets as u64);
+                self.left = SAMPLE_EVERY;
+            }
+            self.left -= 1;
+        }
+    }
 }
 
 /// What a worker is made of.
@@ -385,6 +426,7 @@ impl<I: PacketIo> Worker<I> {
             scan: commands::Scan::default(),
             software_steering,
             fast: true,
+            sample: Sample::default(),
         }
     }
 
@@ -394,10 +436,12 @@ impl<I: PacketIo> Worker<I> {
     pub fn poll(&mut self, now: Tick) -> usize {
         self.core.now = now;
         self.adopt();
+        self.sample.start();
         let mut packets = 0;
         for port in (0..self.io.ports() as u16).map(PortId) {
             if self.io.has_rx(port) {
                 let n = self.io.rx(port, &mut self.burst.bufs);
+                self.sample.end(&self.core.link.counters.worker.cycles_receive);
                 if n > 0 {
                     packets += n;
                     let bytes = self.process(port, n, self.software_steering && self.core.workers > 1);
@@ -410,8 +454,13 @@ impl<I: PacketIo> Worker<I> {
         packets += self.take_over();
         packets += self.reassembled();
         packets += self.send_for_others();
+        let timed = packets;
         packets += self.housekeeping(packets);
+        self.sample.end(&self.core.link.counters.worker.cycles_housekeeping);
         self.core.out.flush(&mut self.io, &self.core.link);
+        let counters = &self.core.link.counters.worker;
+        self.sample.end(&counters.cycles_send);
+        self.sample.finish(timed, counters);
         packets
     }
 
@@ -425,9 +474,19 @@ impl<I: PacketIo> Worker<I> {
             true => fast::fast(s, core, io, burst, port, steer),
             false => (Lanes::first(n), 0),
         };
-        if rest.is_empty() {
-            return bytes;
+        self.sample.end(&core.link.counters.worker.cycles_fast);
+        if !rest.is_empty() {
+            self.general(port, rest, steer);
+            self.sample.end(&self.core.link.counters.worker.cycles_general);
         }
+        bytes
+    }
+
+    /// The straight line for what the fast stage left.
+    #[inline]
+    fn general(&mut self, port: PortId, rest: Lanes, steer: bool) {
+        let Self { core, io, snapshot, burst, .. } = self;
+        let s = &**snapshot;
         parse::parse(burst, rest, s.port_mac(port));
         if !burst.slow.is_empty() {
             local::examine(s, core, io, burst, steer);
@@ -446,7 +505,6 @@ impl<I: PacketIo> Worker<I> {
         if !burst.ready.is_empty() {
             resolve::resolve(s, core, io, burst);
         }
-        bytes
     }
 
     /// Takes the newest snapshot, if there is one.

@@ -139,3 +139,20 @@ fn it_comes_to_the_same_as_the_general_stages() {
         }
     }
 }
+
+#[test]
+fn now_and_then_a_poll_is_timed_by_stage() {
+    let mut rig = rig(&world(ForwardingMode::Nat, 2), 1);
+    let mut segment = Segment::tcp("10.1.0.1:40000", "10.9.0.1:80", SYN);
+    rig.send(0, &segment.frame(CLI));
+    segment.flags = ACK;
+    for _ in 0..2048 {
+        rig.send(0, &segment.frame(CLI));
+    }
+    let w = &rig.links[0].counters.worker;
+    // The first poll with packets, and two more.
+    assert_eq!(w.sampled_packets.get(), 3);
+    for stage in [&w.cycles_receive, &w.cycles_fast, &w.cycles_general, &w.cycles_housekeeping, &w.cycles_send] {
+        assert!(stage.get() > 0);
+    }
+}

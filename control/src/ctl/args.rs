@@ -309,11 +309,14 @@ pub struct StatsArgs {
     /// Workers instead of services
     #[arg(long, conflicts_with_all = ["rates", "service"])]
     pub workers: bool,
+    /// Where the cores' time goes: busy and idle, and cycles a packet by stage
+    #[arg(long, conflicts_with_all = ["rates", "service", "workers"])]
+    pub cycles: bool,
     /// Print again every so many seconds
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub watch: Option<u64>,
     /// Start at zero again instead
-    #[arg(long, conflicts_with_all = ["watch", "rates", "workers"])]
+    #[arg(long, conflicts_with_all = ["watch", "rates", "workers", "cycles"])]
     pub zero: bool,
     /// Whole numbers instead of rounded ones
     #[arg(long, short)]

@@ -54,6 +54,9 @@ fn stats_text(stats: &Stats, a: &StatsArgs) -> Result<String, ClientError> {
     if a.workers {
         return Ok(workers_table(&stats.workers, Numbers { exact: a.exact }));
     }
+    if a.cycles {
+        return Ok(cycles_table(&stats.workers));
+    }
     let services = match a.service {
         Some(key) => vec![one(stats, key)?],
         None => stats.services.iter().collect(),
@@ -126,6 +129,29 @@ fn drops_table(drops: &[&DropView]) -> String {
         t.row([d.packets.to_string(), d.reason.clone(), d.description.clone()]);
     }
     t.render()
+}
+
+/// Busy and idle share of each core, and cycles a packet by stage in the polls that were timed.
+fn cycles_table(workers: &[WorkerView]) -> String {
+    const STAGES: [&str; 5] = ["receive", "fast", "general", "housekeeping", "send"];
+    let mut columns = ["WORKER", ">CORE", ">BUSY", ">IDLE"].map(str::to_owned).to_vec();
+    columns.extend(STAGES.iter().map(|s| format!(">{}", s.to_uppercase())));
+    columns.push(">CYCLES A PACKET".into());
+    let mut t = Table::new(&columns);
+    for w in workers {
+        let of = |name: &str| w.counters.get(name).copied().unwrap_or(0) as f64;
+        let packets = of("sampled_packets");
+        let cell = |cycles: f64| if packets > 0.0 { format!("{:.0}", cycles / packets) } else { "-".into() };
+        let stages = STAGES.map(|s| of(&format!("cycles_{s}")));
+        let core = w.core.map_or_else(|| "?".into(), |c| c.to_string());
+        let shares = [w.busy, 1.0 - w.busy].map(|share| format!("{:.1} %", share * 100.0));
+        let head = [w.worker.to_string(), core].into_iter().chain(shares);
+        t.row(head.chain(stages.map(cell)).chain([cell(stages.iter().sum())]));
+    }
+    format!(
+        "{}\nTimed: one in 1,024 polls that received packets. Sending is part of fast where a burst leaves whole.\n",
+        t.render()
+    )
 }
 
 /// One column a worker, one row a counter: workers are few, counters many.

@@ -282,7 +282,17 @@ fn drop_view(reason: &str, description: &str, packets: u64) -> DropView {
 }
 
 fn worker(n: u16) -> WorkerView {
-    let counters = [("polls", 91_234_567), ("idle_polls", 90_000_000), ("flows_live", 61_728)];
+    let counters = [
+        ("polls", 91_234_567),
+        ("idle_polls", 90_000_000),
+        ("flows_live", 61_728),
+        ("sampled_packets", 38_574),
+        ("cycles_receive", 1_080_072),
+        ("cycles_fast", 1_388_664),
+        ("cycles_general", 385_740),
+        ("cycles_housekeeping", 77_148),
+        ("cycles_send", 154_296),
+    ];
     WorkerView {
         worker: n,
         core: Some(u32::from(n) + 1),

@@ -137,7 +137,13 @@ impl<T: Plain> HugeArray<T> {
     /// Brings that element in.
     #[inline(always)]
     pub fn prefetch_share(&self, n: u32) {
-        prefetch(self.share(n));
+        prefetch_near(self.share(n));
+    }
+
+    /// As [`prefetch`](Self::prefetch), for what is read within the burst.
+    #[inline(always)]
+    pub fn prefetch_near(&self, i: usize) {
+        prefetch_near(self.ptr.as_ptr().wrapping_add(i));
     }
 }
 
@@ -206,9 +212,22 @@ fn map_anonymous(bytes: usize, more: libc::c_int) -> io::Result<NonNull<u8>> {
     NonNull::new(p.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-/// Brings a cache line in, without any effect on the program.
+/// Brings a cache line into the second level, without any effect on the program: for tables
+/// larger than the caches, whose lines the first level would lose again.
 #[inline(always)]
 pub fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// Brings a cache line into the first level: for what is read within the burst.
+#[inline(always)]
+pub fn prefetch_near<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch faults at no address.
     unsafe {

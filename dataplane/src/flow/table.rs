@@ -168,7 +168,7 @@ impl FlowTable {
     #[inline(always)]
     pub fn guess(&self, hash: FlowHash) -> FlowId {
         let record = self.index.guess(hash);
-        self.records.prefetch(record as usize);
+        self.records.prefetch_near(record as usize);
         FlowId(record)
     }
 

@@ -196,7 +196,7 @@ impl PacketBuf for Mbuf {
         // Where a packet received into a buffer of our own pools begins: to read that from
         // the structure would be to wait for it. Elsewhere the prefetch is merely in vain.
         const START: usize = sys::SIZE_rte_mbuf + sys::RTE_PKTMBUF_HEADROOM as usize;
-        crate::flow::memory::prefetch(self.0.as_ptr().wrapping_byte_add(START).cast::<u8>());
+        crate::flow::memory::prefetch_near(self.0.as_ptr().wrapping_byte_add(START).cast::<u8>());
     }
 
     #[inline(always)]
