@@ -101,6 +101,7 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, 
         if is_steady(record, h, q.request.proto_state)
             && let (Some(to), Some(counter)) = (forwards.get(real), counters.get(real))
             && q.ip_len <= to.mtu
+            && (record.flags ^ Forward::opens(to.way)) & flags::MODE_MASK == 0
             && readdress(h, to, record)
         {
             record.deadline = deadlines[usize::from(q.request.proto_state == TCP_STATE)];
