@@ -104,13 +104,13 @@ fn serve(setup: engine::Setup, listener: Listener, epoch: Instant) -> Result<()>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
     runtime.block_on(async {
         let (handle, requests) = EngineHandle::new();
-        let (stop, stopping) = watch::channel(false);
+        let (stop_serving, serving_stops) = watch::channel(false);
+        let (stop_engine, engine_stops) = watch::channel(false);
         let until = |mut stopping: watch::Receiver<bool>| async move {
             let _ = stopping.wait_for(|stop| *stop).await;
         };
-        let serving =
-            tokio::spawn(server::serve(listener, router(handle, api_limits), limits, until(stopping.clone())));
-        let engine = tokio::spawn(engine::run(engine, requests, clock, until(stopping)));
+        let serving = tokio::spawn(server::serve(listener, router(handle, api_limits), limits, until(serving_stops)));
+        let engine = tokio::spawn(engine::run(engine, requests, clock, until(engine_stops)));
         info!(socket = %socket.display(), "ready");
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -119,9 +119,11 @@ fn serve(setup: engine::Setup, listener: Listener, epoch: Instant) -> Result<()>
             _ = interrupt.recv() => info!("stopping on SIGINT"),
         }
         // First nobody may ask any more, then nobody is there to answer.
-        let _ = stop.send(true);
-        serving.await??;
+        let _ = stop_serving.send(true);
+        let served = serving.await;
+        let _ = stop_engine.send(true);
         engine.await??;
+        served??;
         Ok(())
     })
 }
