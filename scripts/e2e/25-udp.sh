@@ -1,20 +1,6 @@
 #!/usr/bin/env bash
 # UDP request and reply in each forwarding mode, with and without a checksum.
-E2E_CONFIG=udp_config
-udp_config() {
-    daemon_config 2
-    service "udp:$VIP_NAT:7000" nat 7001
-    service "udp:$VIP_DR:7000" dr 7000
-    service "udp:$VIP_IPIP:7000" ipip 7000
-}
-. "$(dirname "$0")/start.sh" python3
-
-for n in "${REALS[@]}"; do
-    for port in 7000 7001; do
-        start_in "r$n" "$WORLD_DIR/udp$n.$port" /usr/bin/python3 "$E2E_DIR/udp-echo.py" serve "real$n" "$port"
-        wait_until 5 grep -q ready "$WORLD_DIR/udp$n.$port"
-    done
-done
+. "$(dirname "$0")/udp-world.sh"
 
 for mode in nat dr ipip; do
     vip=VIP_${mode^^}
