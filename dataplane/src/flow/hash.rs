@@ -77,7 +77,7 @@ impl FlowHash {
     /// The home bucket among `buckets`.
     #[inline(always)]
     pub fn bucket(self, buckets: u32) -> u32 {
-        ((u64::from(self.0 as u32) * u64::from(buckets)) >> 32) as u32
+        super::memory::share(self.0 as u32, u64::from(buckets)) as u32
     }
     /// How far apart the buckets are where the flow may lie, 1 to `buckets` − 1: from all
     /// bits, so that flows of one home part ways. At least two buckets.

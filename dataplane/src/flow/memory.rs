@@ -121,7 +121,7 @@ impl<T: Plain> HugeArray<T> {
     /// The element that a number stands for when all numbers share the elements evenly.
     #[inline(always)]
     fn share(&self, n: u32) -> *mut T {
-        let i = (u64::from(n) * (self.last as u64 + 1)) >> 32;
+        let i = share(n, self.last as u64 + 1);
         // SAFETY: `n` is below 2³², so the product shifted is below the number of elements,
         // which is below 2³² itself: nothing overflows.
         unsafe { self.ptr.as_ptr().add(i as usize) }
@@ -145,6 +145,12 @@ impl<T: Plain> HugeArray<T> {
     pub fn prefetch_near(&self, i: usize) {
         prefetch_near(self.ptr.as_ptr().wrapping_add(i));
     }
+}
+
+/// Which of `count` places (below 2³²) a number stands for when all numbers share them evenly.
+#[inline(always)]
+pub(super) fn share(n: u32, count: u64) -> u64 {
+    (u64::from(n) * count) >> 32
 }
 
 impl<T> Drop for HugeArray<T> {

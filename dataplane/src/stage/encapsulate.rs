@@ -75,7 +75,7 @@ pub fn wrap<B: PacketBuf>(
     let source_port = 0xc000 | (lane.hash.0 >> 17) as u16 & 0x3fff;
     let proto = fill_shim(&mut head[outer_len..extra], real.tunnel, lane, inner_len, inner_sum, source_port, hop);
     let df = outer_v4 && inner.df && s.settings.pmtu_disc;
-    let tos = if inner.tos & 3 == 3 { inner.tos & !1 } else { inner.tos };
+    let tos = super::tunnel::outer_tos(inner.tos);
     let id = if df { 0 } else { core.next_ip_id() };
     fill_outer(&mut head[..outer_len], real, proto, extra + inner_len, tos, inner.ttl, df, id);
     // Remote checksum offload saves a sender that has not summed the inner packet yet. What

@@ -1,10 +1,9 @@
-//! Fast: the whole way in three short loops, for the packet that nearly all packets are.
+//! Fast: the whole way in four short loops, for the packet that nearly all packets are.
 //!
 //! Such a packet is untagged, IPv4 without options or IPv6 without extension headers
-//! ([`six`]), no fragment; it carries data of an
-//! established TCP flow or a datagram of a known flow, from a client to a real server whose
-//! Ethernet address is known; it fits, and has TTL left. It moves a deadline and counters,
-//! and nothing else. Whatever else there is to say about a packet is said by the stages
+//! ([`six`]), no fragment; it carries data of an established TCP flow or a datagram of a
+//! known flow, from a client to a real server whose Ethernet address is known; it fits, and
+//! has TTL left. It moves a deadline and counters, and nothing else. Whatever else there is to say about a packet is said by the stages
 //! after this one, which tell all cases apart; lanes that are not sent here are left to
 //! them untouched.
 //!
@@ -13,22 +12,23 @@
 //!
 //! ```text
 //! look   headers, hash             prefetches the bucket
-//! probe  tags                      prefetches the record
-//! settle record, counters
-//! rewrite, one loop for each forwarding mode
+//! guess  tags                      prefetches the record
+//! settle record, deadline, counters
+//! rewrite                          one loop for each forwarding mode
 //! ```
 //!
 //! Each is a function of its own, not inlined: a loop keeps its registers to itself.
 
 use crate::burst::{Burst, Lanes};
+use crate::counters::{CoreCounters, RealCounters};
 use crate::flow::hash::FlowHash;
-use crate::flow::record::{RequestV4, flags};
+use crate::flow::record::{FlowRecord, RequestV4, flags};
 use crate::flow::state::State;
 use crate::flow::table::FlowId;
 use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::snapshot::{Forward, Snapshot};
 use crate::stage::parse::ETH;
-use crate::units::{PortId, RealId, WorkerId};
+use crate::units::{PortId, RealId, Tick, WorkerId};
 use crate::wire::at;
 use crate::worker::Core;
 
@@ -76,10 +76,13 @@ pub fn fast<I: PacketIo>(
     for buf in burst.bufs[..n].iter().flatten() {
         buf.prefetch();
     }
-    let found = if s.serves[1] { look(core, &burst.bufs[..n], &mut burst.quick[..n], mac) } else { Found::default() };
-    let mut known = Known::default();
-    let mut grown = 0;
-    if found.plain > 0 {
+    let (mut known, mut grown) = (Known::default(), 0);
+    let (plain, bytes) = if s.serves[1] {
+        look(core, &burst.bufs[..n], &mut burst.quick[..n], mac)
+    } else {
+        (0, burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum())
+    };
+    if plain > 0 {
         if let Some(own) = steer {
             leave_foreign(own, &mut burst.quick[..n]);
         }
@@ -90,11 +93,9 @@ pub fn fast<I: PacketIo>(
         (known.ready, grown) = rewrite::rewrite(s, core, burst, &known);
     }
     let all = Lanes::first(n).0;
-    let mut bytes = found.bytes;
-    if found.plain < n && (s.serves[0] || !s.serves[1]) {
-        let (six, more) = six::six(s, core, burst, Lanes(all & !known.ready.0), mac, steer);
-        known = known.and(six);
-        bytes = if s.serves[1] { bytes } else { more };
+    if plain < n && s.serves[0] {
+        let lanes = Lanes(all & !known.ready.0);
+        known = known.and(six::six(s, core, burst, lanes, mac, steer));
     }
     let left = Lanes(all & !known.ready.0);
     let whole = known.way.map(Forward::port).filter(|_| left.is_empty());
@@ -102,22 +103,14 @@ pub fn fast<I: PacketIo>(
     (left, bytes)
 }
 
-/// What `look` saw.
-#[derive(Default)]
-struct Found {
-    /// How many packets are plain.
-    plain: usize,
-    /// Length of all frames, bytes.
-    bytes: u64,
-}
-
-/// Finds the plain packets, hashes them, and prefetches their buckets.
+/// Finds the plain packets, hashes them, and prefetches their buckets. Returns how many
+/// there are, and the length of all frames, bytes.
 #[inline(never)]
-fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], mac: u64) -> Found {
-    let mut found = Found::default();
+fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], mac: u64) -> (usize, u64) {
+    let (mut plain, mut bytes) = (0, 0);
     for (buf, q) in bufs.iter().zip(quick) {
         let len = buf.as_ref().map_or(0, PacketBuf::total_len);
-        found.bytes += len as u64;
+        bytes += len as u64;
         let head = buf.as_ref().and_then(|b| b.data().first_chunk::<HEAD>());
         let Some(client) = head.and_then(|h| read_plain(h, len, mac, q)) else {
             *q = Quick::default();
@@ -125,9 +118,9 @@ fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], m
         };
         q.hash = core.secret.hash_v4(client);
         core.flows.prefetch_home(q.hash);
-        found.plain += 1;
+        plain += 1;
     }
-    found
+    (plain, bytes)
 }
 
 /// The number of workers, and this one.
@@ -215,33 +208,64 @@ impl Known {
     }
 }
 
+/// What a packet is held against and entered in, besides its flow.
+struct Books<'a> {
+    forwards: &'a [Forward],
+    counters: &'a [RealCounters],
+    /// By the lowest bit of TCP's number and UDP's.
+    deadlines: [Tick; 2],
+}
+
+impl<'a> Books<'a> {
+    #[inline(always)]
+    fn new(s: &'a Snapshot, counters: &'a CoreCounters, now: Tick) -> Self {
+        const { assert!(TCP & 1 == 0 && UDP & 1 == 1) };
+        // Cut to one length, so that one comparison serves both.
+        let reals = s.forwards.len().min(counters.reals().len());
+        Self {
+            forwards: &s.forwards[..reals],
+            counters: &counters.reals()[..reals],
+            deadlines: [ESTABLISHED, DATAGRAM].map(|state| now.after_ms(s.settings.timeouts.of(state))),
+        }
+    }
+
+    /// How the flow's packet of `ip_len` bytes is forwarded and where it counts; nothing if
+    /// that is not for the fast stage.
+    #[inline(always)]
+    fn find(&self, record: &FlowRecord, ip_len: u16) -> Option<(&'a Forward, &'a RealCounters)> {
+        let real = record.real.index();
+        let (to, counter) = (self.forwards.get(real)?, self.counters.get(real)?);
+        if ip_len > to.mtu || (record.flags ^ Forward::opens(to.way)) & flags::MODE_MASK != 0 {
+            return None;
+        }
+        Some((to, counter))
+    }
+
+    #[inline(always)]
+    fn enter(&self, record: &mut FlowRecord, counter: &RealCounters, ip_len: u16) {
+        record.deadline = self.deadlines[usize::from(record.proto & 1)];
+        counter.in_packets.add(1);
+        counter.in_bytes.add(u64::from(ip_len));
+    }
+}
+
 /// Compares records, moves deadlines and counts.
 #[inline(never)]
 fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -> Known {
     let Core { flows, link, now, .. } = core;
-    // By the lowest bit of TCP's number and UDP's.
-    const { assert!(TCP & 1 == 0 && UDP & 1 == 1) };
-    let deadlines = [ESTABLISHED, DATAGRAM].map(|state| now.after_ms(s.settings.timeouts.of(state)));
-    // Cut to one length, so that one comparison serves both.
-    let reals = s.forwards.len().min(link.counters.reals().len());
-    let (forwards, counters) = (&s.forwards[..reals], &link.counters.reals()[..reals]);
+    let books = Books::new(s, &link.counters, *now);
     let first = quick.first().map_or(0, |q| flows.get(q.flow).real.index());
-    let first = forwards.get(first).map_or(0, |to| to.way);
+    let first = books.forwards.get(first).map_or(0, |to| to.way);
     let (mut ready, mut same) = (0_u64, true);
     let unused = BURST - quick.len().clamp(1, BURST);
     for q in quick {
         // Lanes enter at the top and move down, so that none needs a number.
         ready >>= 1;
         let record = flows.get_mut(q.flow);
-        let real = record.real.index();
         if record.is_steady(&q.request)
-            && let (Some(to), Some(counter)) = (forwards.get(real), counters.get(real))
-            && q.ip_len <= to.mtu
-            && (record.flags ^ Forward::opens(to.way)) & flags::MODE_MASK == 0
+            && let Some((to, counter)) = books.find(record, q.ip_len)
         {
-            record.deadline = deadlines[usize::from(record.proto & 1)];
-            counter.in_packets.add(1);
-            counter.in_bytes.add(u64::from(q.ip_len));
+            books.enter(record, counter, q.ip_len);
             q.real = record.real;
             same &= to.way == first;
             ready |= 1 << 63;

@@ -14,6 +14,13 @@ use crate::worker::Core;
 /// IPv4's don't-fragment bit in the first byte of flags and offset.
 const DF: u8 = 0x40;
 
+/// TOS of the outer header: the inner one's, congestion experienced becoming ECT(0) (RFC 6040's
+/// compatibility mode).
+#[inline(always)]
+pub(super) fn outer_tos(tos: u8) -> u8 {
+    if tos & 3 == 3 { tos & !1 } else { tos }
+}
+
 /// Wraps a request for its real server.
 #[inline]
 pub fn wrap<B: PacketBuf>(
@@ -63,7 +70,7 @@ fn ipip4<B: PacketBuf>(
     let Some(outer) = buf.data_mut().get_mut(l2..).and_then(|d| d.first_chunk_mut::<20>()) else {
         return Outcome::NoHeadroom;
     };
-    let tos = if tos & 3 == 3 { tos & !1 } else { tos };
+    let tos = outer_tos(tos);
     let [l0, l1] = len.to_be_bytes();
     let [i0, i1] = id.to_be_bytes();
     let [s0, s1, s2, s3] = real.source.v4_bytes();

@@ -1,12 +1,13 @@
 //! The packets' new headers, one loop for each forwarding mode. What could be said against
 //! sending them has been said before.
 
-use super::{HEAD, Known};
+use super::{HEAD, Known, TCP};
 use crate::burst::{Burst, Lanes};
 use crate::flow::record::FlowRecord;
 use crate::io::{BURST, PacketBuf};
 use crate::snapshot::{Forward, ForwardingMode, Snapshot};
 use crate::stage::parse::ETH;
+use crate::stage::tunnel::outer_tos;
 use crate::wire::checksum;
 use crate::worker::Core;
 
@@ -17,7 +18,6 @@ const NAT: usize = ForwardingMode::Nat as usize;
 const DIRECT: usize = ForwardingMode::DirectRouting as usize;
 const TUNNEL: usize = ForwardingMode::Tunnel as usize;
 const AS_IS: usize = Forward::DIRECT_AS_IS as usize;
-const TCP: u8 = super::TCP;
 
 /// Rewrites the packets that have a flow. Returns those that could be, and how many bytes
 /// they have grown by.
@@ -52,13 +52,22 @@ fn sort<B>(s: &Snapshot, burst: &Burst<B>, ready: Lanes, modes: &mut [Lanes; 4])
 }
 
 /// Lowers the TTL, which is above 1. The checksum gains what the word of TTL and protocol
-/// loses (RFC 1141), and is never left 0xffff (RFC 1624).
+/// loses (RFC 1141), and is never left 0xffff (RFC 1624): two instructions less than `apply`.
 #[inline(always)]
 fn lower_ttl(h: &mut [u8; IP_HEAD]) {
     h[22] = h[22].wrapping_sub(1);
     let sum = u16::from_le_bytes([h[24], h[25]]);
     let sum = sum.wrapping_add(1).wrapping_add(u16::from(sum >= 0xfffe));
     [h[24], h[25]] = sum.to_le_bytes();
+}
+
+/// Applies `delta` to the checksum of the TCP or UDP header at `L4`.
+#[inline(always)]
+pub(super) fn apply_l4<const L4: usize, const N: usize>(h: &mut [u8; N], tcp: bool, delta: u16) {
+    let at = if tcp { L4 + 16 } else { L4 + 6 };
+    let old = u16::from_ne_bytes([h[at], h[at + 1]]);
+    let new = if tcp { checksum::apply(old, delta) } else { checksum::apply_udp_optional(old, delta) };
+    [h[at], h[at + 1]] = new.to_ne_bytes();
 }
 
 /// Direct routing.
@@ -100,13 +109,7 @@ fn translate(h: &mut [u8; HEAD], to: &Forward, record: &FlowRecord) {
     h[..12].copy_from_slice(&to.header);
     h[30..34].copy_from_slice(&to.addr.v4_bytes());
     h[36..38].copy_from_slice(&record.rport.0);
-    if h[23] == TCP {
-        let old = u16::from_ne_bytes([h[50], h[51]]);
-        h[50..52].copy_from_slice(&checksum::apply(old, record.l4_delta).to_ne_bytes());
-    } else {
-        let old = u16::from_ne_bytes([h[40], h[41]]);
-        h[40..42].copy_from_slice(&checksum::apply_udp_optional(old, record.l4_delta).to_ne_bytes());
-    }
+    apply_l4::<34, HEAD>(h, h[23] == TCP, record.l4_delta);
 }
 
 /// IPIP. What cannot be wrapped is taken out of `lanes`, and out of the counters.
@@ -147,8 +150,7 @@ fn wrap<B: PacketBuf>(buf: &mut B, to: &Forward, ip_len: u16, pmtu: bool, ip_id:
     let (tos, ttl, df) = (inner[15], inner[22], if pmtu { inner[20] & 0x40 } else { 0 });
     *ip_id = ip_id.wrapping_add(u16::from(df == 0));
     let id = if df == 0 { *ip_id } else { 0 };
-    // Congestion that the inner header knows of is not for the outer one (RFC 3168, 9.1).
-    let tos = if tos & 3 == 3 { tos & !1 } else { tos };
+    let tos = outer_tos(tos);
     // All words but those in the sum already, as they lie in memory.
     let ([l, m], [i, j]) = ((ip_len + 20).to_be_bytes(), id.to_be_bytes());
     let words = [[0, tos], [l, m], [i, j], [df, 0], [ttl, 0]].map(|w| u32::from(u16::from_ne_bytes(w)));

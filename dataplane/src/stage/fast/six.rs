@@ -1,14 +1,15 @@
 //! The same for IPv6: direct routing and NAT. Addresses are read again where they are
 //! compared, as four words a packet are too much to carry along.
 
-use super::{DATAGRAM, ESTABLISHED, Known, Own, TCP, TCP_STATE, UDP, UDP_STATE};
+use super::rewrite::apply_l4;
+use super::{Books, Known, Own, TCP, TCP_STATE, UDP, UDP_STATE};
 use crate::burst::{Burst, Lanes};
 use crate::flow::record::{FlowRecord, TailFirst, flags};
 use crate::io::{BURST, PacketBuf};
 use crate::snapshot::{Forward, ForwardingMode, Snapshot};
 use crate::stage::parse::ETH;
 use crate::units::{Be16, Ip};
-use crate::wire::{at, checksum};
+use crate::wire::at;
 use crate::worker::Core;
 
 /// Ethernet, IPv6 and TCP without options, bytes.
@@ -16,8 +17,7 @@ const HEAD: usize = ETH + 40 + 20;
 /// What must not be said of a flow.
 const UNFIT: u32 = flags::BY_HAND | flags::TEMPLATE | flags::V4;
 
-/// Finds flows for `lanes`, and rewrites their packets. Returns what is ready, and the
-/// length of all frames, bytes.
+/// Finds flows for `lanes`, and rewrites their packets. Returns what is ready.
 #[inline(never)]
 pub fn six<B: PacketBuf>(
     s: &Snapshot,
@@ -26,30 +26,22 @@ pub fn six<B: PacketBuf>(
     lanes: Lanes,
     mac: u64,
     steer: Option<Own>,
-) -> (Known, u64) {
-    let (plain, bytes) = look(core, burst, lanes, mac, steer);
+) -> Known {
+    let plain = look(core, burst, lanes, mac, steer);
     for i in plain {
         let q = &mut burst.quick[i & (BURST - 1)];
         q.flow = core.flows.guess(q.hash);
     }
-    (settle(s, core, burst, plain), bytes)
+    settle(s, core, burst, plain)
 }
 
-fn look<B: PacketBuf>(
-    core: &Core<B>,
-    burst: &mut Burst<B>,
-    lanes: Lanes,
-    mac: u64,
-    steer: Option<Own>,
-) -> (Lanes, u64) {
+fn look<B: PacketBuf>(core: &Core<B>, burst: &mut Burst<B>, lanes: Lanes, mac: u64, steer: Option<Own>) -> Lanes {
     let Burst { bufs, quick, .. } = burst;
-    let (mut plain, mut bytes) = (Lanes(0), 0);
+    let mut plain = Lanes(0);
     for i in lanes {
         let (Some(buf), q) = (&bufs[i & (BURST - 1)], &mut quick[i & (BURST - 1)]) else { continue };
-        let len = buf.total_len();
-        bytes += len as u64;
         let Some(h) = buf.data().first_chunk::<HEAD>() else { continue };
-        let Some((ip_len, proto_state)) = read_plain(h, len, mac) else { continue };
+        let Some((ip_len, proto_state)) = read_plain(h, buf.total_len(), mac) else { continue };
         let client = Ip(at::<22, 16, _>(h));
         q.hash = core.secret.hash(client, Be16(at::<54, 2, _>(h)), h[20]);
         if steer.is_some_and(|(workers, own)| q.hash.owner(workers) != own) {
@@ -60,7 +52,7 @@ fn look<B: PacketBuf>(
         q.request.proto_state = proto_state;
         plain.insert(i);
     }
-    (plain, bytes)
+    plain
 }
 
 /// Length of the IP packet, and protocol and state as a record has them, of a plain packet
@@ -88,25 +80,18 @@ fn read_plain(h: &[u8; HEAD], len: usize, mac: u64) -> Option<(u16, u16)> {
 fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, lanes: Lanes) -> Known {
     let Core { flows, link, now, .. } = core;
     let Burst { bufs, quick, .. } = burst;
-    let deadlines = [DATAGRAM, ESTABLISHED].map(|state| now.after_ms(s.settings.timeouts.of(state)));
-    let reals = s.forwards.len().min(link.counters.reals().len());
-    let (forwards, counters) = (&s.forwards[..reals], &link.counters.reals()[..reals]);
+    let books = Books::new(s, &link.counters, *now);
     let (mut ready, mut any, mut all) = (Lanes(0), 0, u32::MAX);
     for i in lanes {
         let q = &mut quick[i & (BURST - 1)];
         let Some(buf) = &mut bufs[i & (BURST - 1)] else { continue };
         let Some(h) = buf.data_mut().first_chunk_mut::<HEAD>() else { continue };
         let record = flows.get_mut(q.flow);
-        let real = record.real.index();
         if is_steady(record, h, q.request.proto_state)
-            && let (Some(to), Some(counter)) = (forwards.get(real), counters.get(real))
-            && q.ip_len <= to.mtu
-            && (record.flags ^ Forward::opens(to.way)) & flags::MODE_MASK == 0
+            && let Some((to, counter)) = books.find(record, q.ip_len)
             && readdress(h, to, record)
         {
-            record.deadline = deadlines[usize::from(q.request.proto_state == TCP_STATE)];
-            counter.in_packets.add(1);
-            counter.in_bytes.add(u64::from(q.ip_len));
+            books.enter(record, counter, q.ip_len);
             q.real = record.real;
             any |= to.way;
             all &= to.way;
@@ -139,13 +124,7 @@ fn readdress(h: &mut [u8; HEAD], to: &Forward, record: &FlowRecord) -> bool {
             h[21] -= 1;
             h[38..54].copy_from_slice(&to.addr.0);
             h[56..58].copy_from_slice(&record.rport.0);
-            if h[20] == TCP {
-                let old = u16::from_ne_bytes([h[70], h[71]]);
-                h[70..72].copy_from_slice(&checksum::apply(old, record.l4_delta).to_ne_bytes());
-            } else {
-                let old = u16::from_ne_bytes([h[60], h[61]]);
-                h[60..62].copy_from_slice(&checksum::apply_udp_optional(old, record.l4_delta).to_ne_bytes());
-            }
+            apply_l4::<54, HEAD>(h, h[20] == TCP, record.l4_delta);
         }
         _ => return false,
     }
