@@ -77,7 +77,7 @@ pub enum Error {
     HostUnreachable,
     /// Network unreachable, no route.
     NoRoute,
-    /// What a router said about a tunnel's packet: type and code of the tunnel's family.
+    /// What a router said about a tunnel's packet: type and code of the sender's own family.
     Relayed(u8, u8),
 }
 

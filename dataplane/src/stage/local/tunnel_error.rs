@@ -10,6 +10,10 @@ use crate::stage::answer::{self, Error};
 use crate::stage::local::Examined;
 use crate::worker::Core;
 
+/// First byte of the VXLAN header, whose only flag says that there is a network identifier
+/// (RFC 7348 section 5). As GUE it would be one with eight words of options, which are not used here.
+const VXLAN_FLAGS: u8 = 0x08;
+
 /// An ICMP error sent to an address of the director itself.
 pub fn examine<I: PacketIo>(
     s: &Snapshot,
@@ -44,7 +48,10 @@ pub fn examine<I: PacketIo>(
             core.tell(Event::PathMtu { ip: real, mtu });
             Error::TooBig(mtu.saturating_sub(overhead as u16).max(68))
         }
-        (true, 3 | 11, _) | (false, 1 | 3, _) => Error::Relayed(kind, code),
+        (true, 3 | 11, _) | (false, 1 | 3, _) if v4 == client.is_v4() => Error::Relayed(kind, code),
+        // The families number their errors differently.
+        (true, 3, _) | (false, 1, _) => Error::HostUnreachable,
+        (true, 11, _) | (false, 3, _) => Error::TimeExceeded,
         _ => return unrelated,
     };
     let l2 = at + header;
@@ -62,6 +69,8 @@ fn inner_offset(outer: &[u8]) -> Option<(usize, usize)> {
     let shim = match proto {
         4 | 41 => 0,
         47 => 4 + if outer.get(ip)? & 0x80 != 0 { 4 } else { 0 },
+        // VXLAN begins with its flags, GUE with version, control bit and length of its options.
+        17 if *outer.get(ip + 8)? == VXLAN_FLAGS => 8 + 8 + 14,
         17 => 8 + 4 + usize::from(outer.get(ip + 8)? & 31) * 4,
         _ => return None,
     };
