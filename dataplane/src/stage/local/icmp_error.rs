@@ -120,6 +120,9 @@ fn to_real<I: PacketIo>(
             set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, false, real.addr);
             translate_quote(buf.data_mut(), q, lane.v4, true, real.addr, record.rport.0);
             if let Some(e) = extension(core, record) {
+                // To the server this is where the client is; networks that check sources let
+                // no client's address in from here.
+                set_address(buf.data_mut(), usize::from(lane.l2), lane.v4, true, e.local);
                 translate_quote(buf.data_mut(), q, lane.v4, false, e.local, e.local_port.0);
             }
             fix_icmp(buf, lane, record.vip.ip(), real.addr);
