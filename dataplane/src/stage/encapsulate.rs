@@ -76,7 +76,7 @@ pub fn wrap<B: PacketBuf>(
     let proto = fill_shim(&mut head[outer_len..extra], real.tunnel, lane, inner_len, inner_sum, source_port, hop);
     let df = outer_v4 && inner.df && s.settings.pmtu_disc;
     let tos = super::tunnel::outer_tos(inner.tos);
-    let id = if df { 0 } else { core.next_ip_id() };
+    let id = if outer_v4 && !df { core.next_ip_id() } else { 0 };
     fill_outer(&mut head[..outer_len], real, proto, extra + inner_len, tos, inner.ttl, df, id);
     // Remote checksum offload saves a sender that has not summed the inner packet yet. What
     // comes off a wire is summed, so the kernel falls back to the plain checksum, and so do we.
