@@ -28,6 +28,10 @@ Compares with the floors and fails when one is missed. Takes about twenty minute
   --subject NAME     pollux, or to test the rig: macswap, 5tswap
   --write-doc        write the table into docs/PERFORMANCE.md
   --figures          draw docs/figures/*.svg from the last results
+  --generator        instead of all this: what packets made in the process show, also those
+                     of 10 million flows. Without one
+                     of --rows, --flows, --workers, --orders it is the end of a whole run
+  --parts LIST       with --generator: of packets
   --instructions     instead of all this: instructions per packet by callgrind,
                      compared with benches/instructions.json
   --update           with --instructions: write the baseline
@@ -42,14 +46,15 @@ root=$(repo_root)
 work=${POLLUX_BENCH_DIR:-$(target_dir)/bench}
 command="scripts/bench.sh $*"
 subject=pollux
-quick='' full='' instructions='' update='' figures=''
-flows='' pairs='' seconds='' workers='' orders=''
+quick='' full='' instructions='' update='' figures='' generator='' parts='' json='' doc=''
+flows='' pairs='' seconds='' workers='' orders='' selected=''
 pass=()
 
 value() {
     [ -n "${2:-}" ] || usage_error "$1 needs a value"
 }
 while [ $# -gt 0 ]; do
+    case $1 in --rows | --flows | --workers | --orders | --floor-only | --subject) selected=1 ;; esac
     case $1 in
     --quick) quick=1 ;;
     --full) full=1 ;;
@@ -59,10 +64,13 @@ while [ $# -gt 0 ]; do
     --pairs) value "$@" && pairs=$2 && shift ;;
     --seconds) value "$@" && seconds=$2 && shift ;;
     --rows | --max-spread) value "$@" && pass+=("$1" "$2") && shift ;;
-    --restart | --json) pass+=("$1") ;;
+    --restart) pass+=("$1") ;;
+    --json) json=--json ;;
     --floor-only) subject=none ;;
     --subject) value "$@" && subject=$2 && shift ;;
-    --write-doc) pass+=(--write-doc "$root/docs/PERFORMANCE.md") ;;
+    --write-doc) doc=$root/docs/PERFORMANCE.md ;;
+    --generator) generator=1 ;;
+    --parts) value "$@" && parts=$2 && shift ;;
     --figures) figures=1 ;;
     --instructions) instructions=1 ;;
     --update) update=--update ;;
@@ -77,6 +85,20 @@ if [ -n "$instructions" ]; then
     need_packages valgrind python3 build-essential
     need_rust
     exec python3 "$root/scripts/bench/instructions.py" --root "$root" --target "$(target_dir)" --work "$work" $update
+fi
+
+# Tables for 10 million flows take 1.1 GiB. Without huge pages it goes as well, and slower.
+generate() {
+    need_packages python3 build-essential
+    need_rust
+    (setup_hugepages 640) || log "goes on with fewer huge pages"
+    python3 "$root/scripts/bench/generator.py" --root "$root" --work "$work" --command "${command% }" \
+        ${quick:+--quick} ${parts:+--parts "$parts"} $json ${doc:+--write-doc "$doc"}
+}
+
+if [ -n "$generator" ]; then
+    generate
+    exit
 fi
 
 need_root "it runs DPDK programs on huge pages"
@@ -107,7 +129,10 @@ setup_hugepages $((programs * (160 + largest * 448 * 2 / 2097152) + largest * 25
 status=0
 python3 "$root/scripts/bench/rig.py" --work "$work" --subject "$subject" --bin "$binaries" \
     --flows "$flows" --workers "$workers" --orders "$orders" --pairs "$pairs" --seconds "$seconds" \
-    --command "${command% }" "${pass[@]}" || status=$?
+    --command "${command% }" $json ${doc:+--write-doc "$doc"} "${pass[@]}" || status=$?
+if [ -z "$selected" ] && [ "$status" -le 1 ]; then
+    generate || status=1
+fi
 if [ -n "$figures" ] && [ "$status" -le 1 ]; then
     python3 "$root/scripts/bench/figures.py" --results "$work/results.json" \
         --instructions "$root/benches/instructions.json" --out "$root/docs/figures"

@@ -26,7 +26,7 @@ mod commands;
 mod defence;
 mod idle;
 
-pub use idle::{Idle, run};
+pub use idle::{Idle, run, tsc};
 
 /// Flows examined for expiry per poll. At 64 a slice stays far below 20 µs.
 const EXPIRE_BUDGET: usize = 64;

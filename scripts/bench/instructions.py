@@ -5,7 +5,8 @@ figures that stand, and one that grows by more than 3 % fails.
 
 The bench program runs twice with different numbers of polls; the difference has neither
 start-up nor the filling of the table in it. What the ports in memory cost (`empty`) is
-subtracted."""
+subtracted. The program is built as portable code: what callgrind counts must not depend on the
+machine, nor use instructions that callgrind does not know."""
 
 import argparse
 import json
@@ -13,6 +14,8 @@ import os
 import re
 import subprocess
 import sys
+
+from building import build_bench
 
 BURST = 64
 FLOWS = 1024
@@ -24,25 +27,6 @@ TOLERANCE = 0.03
 
 def say(text):
     print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def build(root):
-    """Builds the bench program and returns its path. Cargo says in JSON where it is."""
-    say("building benches/instructions.rs")
-    command = ["cargo", "bench", "-q", "-p", "pollux-dataplane", "--bench", "instructions", "--no-run",
-               "--message-format=json"]
-    # Portable code: what callgrind counts must not depend on the machine, nor use
-    # instructions that callgrind does not know.
-    environment = {**os.environ, "CARGO_TERM_COLOR": "never"}
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.stderr.write(done.stderr[-3000:])
-        raise SystemExit(3)
-    for line in done.stdout.splitlines():
-        message = json.loads(line) if line.startswith("{") else {}
-        if message.get("executable") and message["target"]["name"] == "instructions":
-            return message["executable"]
-    raise SystemExit("bench: error: cargo did not say where the bench program is")
 
 
 def count(program, work, kind, polls):
@@ -103,7 +87,7 @@ def main():
     if os.path.exists(baseline):
         with open(baseline) as f:
             old = json.load(f)["instructions_per_packet"]
-    new = measure(build(args.root), args.work)
+    new = measure(build_bench(args.root, "instructions"), args.work)
     grown = compare(old, new)
     if args.update:
         with open(baseline, "w") as f:

@@ -1,0 +1,309 @@
+//! The generator port: makes packets where a device would receive them, and swallows what
+//! is sent.
+//!
+//! A fixed number of buffers goes round, last in first out, as in the cache of a DPDK pool.
+//! Each time round a buffer gets a whole new header, so that nothing is left of what the
+//! director did to it. What a packet costs here is the same for every pipeline behind.
+
+use dataplane::io::{BURST, PacketBuf, PacketIo, RxInfo, TxOffload};
+use dataplane::units::PortId;
+use dataplane::worker::tsc;
+
+use super::clock::Histogram;
+use super::traffic::Traffic;
+
+/// Bytes in front of a received frame: room for an outer header.
+pub const HEADROOM: usize = 64;
+/// Bytes of a buffer. More than two bytes can say, so that no slice of it is ever checked.
+pub const ROOM: usize = 512;
+
+/// A buffer's bytes, the frame at the beginning of the second cache line.
+#[repr(C, align(64))]
+pub struct Bytes(pub [u8; ROOM]);
+
+/// A packet buffer: what is known of the packet in the first line, the frame behind.
+#[repr(C, align(64))]
+pub struct Slot {
+    head: u8,
+    /// Length of the frame, bytes.
+    pub len: u8,
+    ingress: PortId,
+    /// What the generator wants to know when the packet is sent.
+    pub note: u32,
+    mark: u64,
+    /// When the packet came, TSC.
+    arrived: u64,
+    tx: TxOffload,
+    /// The headroom and the frame.
+    pub bytes: Bytes,
+}
+
+/// One packet.
+pub struct GenBuf(Box<Slot>);
+
+impl GenBuf {
+    fn new() -> Self {
+        Self(Box::new(Slot {
+            head: HEADROOM as u8,
+            len: 0,
+            ingress: PortId(0),
+            note: 0,
+            mark: 0,
+            arrived: 0,
+            tx: TxOffload::default(),
+            bytes: Bytes([0; ROOM]),
+        }))
+    }
+    /// The buffer, for a frame that begins where received ones do.
+    #[inline(always)]
+    pub fn fresh(&mut self) -> &mut Slot {
+        self.0.head = HEADROOM as u8;
+        &mut self.0
+    }
+    fn end(&self) -> usize {
+        usize::from(self.0.head) + usize::from(self.0.len)
+    }
+}
+
+impl PacketBuf for GenBuf {
+    #[inline(always)]
+    fn data(&self) -> &[u8] {
+        &self.0.bytes.0[usize::from(self.0.head)..self.end()]
+    }
+    #[inline(always)]
+    fn data_mut(&mut self) -> &mut [u8] {
+        let range = usize::from(self.0.head)..self.end();
+        &mut self.0.bytes.0[range]
+    }
+    #[inline(always)]
+    fn total_len(&self) -> usize {
+        usize::from(self.0.len)
+    }
+    #[inline(always)]
+    fn prepend(&mut self, n: usize) -> bool {
+        let fits = n <= usize::from(self.0.head) && n + usize::from(self.0.len) <= 255;
+        if fits {
+            self.0.head -= n as u8;
+            self.0.len += n as u8;
+        }
+        fits
+    }
+    #[inline(always)]
+    fn trim_front(&mut self, n: usize) -> bool {
+        let fits = n <= usize::from(self.0.len);
+        if fits {
+            self.0.head += n as u8;
+            self.0.len -= n as u8;
+        }
+        fits
+    }
+    fn truncate(&mut self, len: usize) -> bool {
+        let fits = len <= usize::from(self.0.len);
+        if fits {
+            self.0.len = len as u8;
+        }
+        fits
+    }
+    fn extend(&mut self, n: usize) -> bool {
+        let fits = n + usize::from(self.0.len) <= 255;
+        if fits {
+            self.0.len += n as u8;
+        }
+        fits
+    }
+    fn copy_out(&self, offset: usize, out: &mut [u8]) -> usize {
+        let from = self.data().get(offset..).unwrap_or(&[]);
+        let n = from.len().min(out.len());
+        out[..n].copy_from_slice(&from[..n]);
+        n
+    }
+    fn is_chained(&self) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn ingress(&self) -> PortId {
+        self.0.ingress
+    }
+    fn set_ingress(&mut self, port: PortId) {
+        self.0.ingress = port;
+    }
+    #[inline(always)]
+    fn rx_info(&self) -> RxInfo {
+        RxInfo::default()
+    }
+    fn set_tx_offload(&mut self, offload: TxOffload) {
+        self.0.tx = offload;
+    }
+    #[inline(always)]
+    fn mark(&self) -> u64 {
+        self.0.mark
+    }
+    fn set_mark(&mut self, mark: u64) {
+        self.0.mark = mark;
+    }
+}
+
+/// Packets that come at a rate, not as fast as they are taken. Those that find more than
+/// `ring` others waiting are lost, as with a device.
+pub struct Pace {
+    next: u64,
+    /// TSC cycles between packets, 16 more bits behind the point.
+    interval: u64,
+    fraction: u64,
+    ring: u64,
+    /// Lost for want of room.
+    pub missed: u64,
+}
+
+impl Pace {
+    /// A packet every `cycles` of the TSC, from now on.
+    pub fn new(cycles: f64, ring: u64) -> Self {
+        Self { next: tsc(), interval: (cycles * 65536.0) as u64, fraction: 0, ring, missed: 0 }
+    }
+    /// How many are there at `now`, at most a burst.
+    fn due(&mut self, now: u64) -> usize {
+        let late = now.saturating_sub(self.next);
+        let mut waiting = (late << 16) / self.interval;
+        if waiting > self.ring {
+            let lost = waiting - self.ring;
+            self.missed += lost;
+            self.next += (lost * self.interval) >> 16;
+            waiting = self.ring;
+        }
+        waiting.min(BURST as u64) as usize
+    }
+    /// When the next one came.
+    fn take(&mut self) -> u64 {
+        let at = self.next;
+        let step = self.interval + self.fraction;
+        self.fraction = step & 0xffff;
+        self.next += step >> 16;
+        at
+    }
+}
+
+/// One worker's generator port.
+pub struct GenIo {
+    free: Vec<GenBuf>,
+    /// What comes.
+    pub traffic: Traffic,
+    /// Packets of one receive call.
+    pub burst: usize,
+    /// When they come; `None`: as soon as they are taken.
+    pub pace: Option<Pace>,
+    /// Time from arrival to sending, TSC cycles; recorded while there is one.
+    pub delays: Option<Box<Histogram>>,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets received.
+    pub received: u64,
+}
+
+/// Buffers of a port: fewer than a hand-off ring holds, so that two workers never fill one.
+const POOL: usize = 1024;
+
+impl GenIo {
+    /// A port with this traffic.
+    pub fn new(traffic: Traffic) -> Self {
+        let free = (0..POOL).map(|_| GenBuf::new()).collect();
+        Self { free, traffic, burst: BURST, pace: None, delays: None, sent: 0, received: 0 }
+    }
+
+    #[cold]
+    fn record(&mut self, bufs: &[Option<GenBuf>]) {
+        let now = tsc();
+        if let Some(h) = &mut self.delays {
+            for buf in bufs.iter().flatten() {
+                h.add(now.saturating_sub(buf.0.arrived));
+            }
+        }
+    }
+}
+
+impl PacketIo for GenIo {
+    type Buf = GenBuf;
+
+    fn ports(&self) -> usize {
+        1
+    }
+    #[inline(always)]
+    fn has_rx(&self, port: PortId) -> bool {
+        port.0 == 0
+    }
+    #[inline(always)]
+    fn has_tx(&self, port: PortId) -> bool {
+        port.0 == 0
+    }
+    #[inline]
+    fn rx(&mut self, _: PortId, out: &mut [Option<GenBuf>; BURST]) -> usize {
+        let mut n = self.burst.min(self.free.len());
+        if let Some(pace) = &mut self.pace {
+            n = n.min(pace.due(tsc()));
+        }
+        let n = self.traffic.fill(n, &mut self.free, out);
+        if let Some(pace) = &mut self.pace {
+            for buf in out[..n].iter_mut().flatten() {
+                buf.0.arrived = pace.take();
+            }
+        }
+        self.received += n as u64;
+        n
+    }
+    #[inline]
+    fn tx(&mut self, _: PortId, bufs: &mut [Option<GenBuf>], n: usize) -> usize {
+        if self.delays.is_some() {
+            self.record(&bufs[..n]);
+        }
+        if self.traffic.watches() {
+            for buf in bufs[..n].iter().flatten() {
+                self.traffic.watch(buf.0.note, buf.data());
+            }
+        }
+        self.free.extend(bufs[..n].iter_mut().filter_map(Option::take));
+        self.sent += n as u64;
+        n
+    }
+    fn alloc(&mut self, len: usize) -> Option<GenBuf> {
+        let mut buf = self.free.pop().filter(|_| len <= 255)?;
+        (buf.0.head, buf.0.len) = (HEADROOM as u8, len as u8);
+        Some(buf)
+    }
+    fn free(&mut self, buf: GenBuf) {
+        self.free.push(buf);
+    }
+    fn copy(&mut self, _: &GenBuf) -> Option<GenBuf> {
+        None
+    }
+}
+
+/// The pipelines that the director is measured against.
+pub struct Bare {
+    /// The port.
+    pub io: GenIo,
+    bufs: Box<[Option<GenBuf>; BURST]>,
+}
+
+impl Bare {
+    /// A port with nothing behind.
+    pub fn new(traffic: Traffic) -> Self {
+        Self { io: GenIo::new(traffic), bufs: Box::new([const { None }; BURST]) }
+    }
+    /// Sends what came, as testpmd's `io` does.
+    #[inline(never)]
+    pub fn empty(&mut self) -> usize {
+        let n = self.io.rx(PortId(0), &mut self.bufs);
+        self.io.tx(PortId(0), &mut self.bufs[..], n)
+    }
+    /// The same with the Ethernet addresses exchanged, as testpmd's `macswap` does.
+    #[inline(never)]
+    pub fn macswap(&mut self) -> usize {
+        let n = self.io.rx(PortId(0), &mut self.bufs);
+        for buf in self.bufs[..n].iter_mut().flatten() {
+            if let Some(macs) = buf.data_mut().first_chunk_mut::<12>() {
+                let (a, b) = macs.split_at_mut(6);
+                a.swap_with_slice(b);
+            }
+        }
+        self.io.tx(PortId(0), &mut self.bufs[..], n)
+    }
+}

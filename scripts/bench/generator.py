@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""What packets made in the process show: builds and runs `benches/generator.rs`, and makes
+tables of its results. `scripts/bench.sh --generator` calls this."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+import report
+from building import build_bench
+
+# What each part is asked for, in full and in a hurry.
+FULL = {
+    "packets": [],
+}
+QUICK = {
+    "packets": ["--rows", "dr,nat", "--flows", "65536,1048576", "--orders", "shuffled", "--pairs", "3", "--slice-ms", "60"],
+}
+# Columns of each part's table: heading, key, digits behind the point (None: as it is).
+TABLES = {
+    "packets": [("row", "row", None), ("flows", "flows", 0), ("worse order", "order", None), ("E (ns)", "e_ns", 1),
+                ("Zipf mix", "zipf_e_ns", 1), ("port alone (ns)", "port_ns", 1), ("ratio to macswap", "ratio", 3),
+                ("spread", "spread", "%"), ("floor", "floor", None)],
+}
+TITLES = {"packets": "Known flows: nanoseconds a packet beyond the port's own"}
+MAX_SPREAD = 0.10
+BEGIN, END = "<!-- generator:begin -->", "<!-- generator:end -->"
+
+
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def run(program, part, options):
+    """The results of one part."""
+    say(f"generator port: {part}")
+    done = subprocess.run([program, part, *options], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"bench: error: the generator failed at `{part}`")
+    return [{"part": part, **json.loads(line)} for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def worse_orders(rows):
+    """Of one row in two orders the worse one; a Zipf mix stands beside it."""
+    zipf = {(r["row"], r["flows"]): r["e_ns"] for r in rows if r["order"] == "zipf"}
+    worst = {}
+    for r in rows:
+        key = r["row"], r["flows"]
+        if r["order"] != "zipf" and (key not in worst or r["e_ns"] > worst[key]["e_ns"]):
+            worst[key] = {**r, "zipf_e_ns": zipf.get(key), "port_ns": 1000.0 / r["io_mpps"]}
+    return list(worst.values())
+
+
+def misses(r):
+    """What a result misses, as text."""
+    if r.get("spread", 0) > MAX_SPREAD:
+        return ""
+    floor = report.E_FLOOR.get(r["row"].removeprefix("gen-"), {}).get(r.get("flows"))
+    if r["part"] == "packets" and floor is not None and r["e_ns"] > floor:
+        return f"E > {floor} ns"
+    limit = r.get("limit")
+    if limit is not None and not limit["low"] <= r[limit["key"]] <= limit["high"]:
+        return limit["text"]
+    return ""
+
+
+def has_floor(r):
+    known = report.E_FLOOR.get(r["row"].removeprefix("gen-"), {})
+    return (r["part"] == "packets" and r.get("flows") in known) or "limit" in r
+
+
+def cell(r, key, digits):
+    if key == "floor":
+        missed = misses(r)
+        if r.get("spread", 0) > MAX_SPREAD:
+            return "unsure"
+        return f"miss: {missed}" if missed else ("pass" if has_floor(r) else "")
+    value = r.get(key)
+    if value is None:
+        return ""
+    if digits == "%":
+        return f"{value:.1%}"
+    return f"{value:,.{digits}f}" if digits is not None else str(value)
+
+
+def tables(results):
+    """Markdown, one table a part."""
+    out = []
+    for part, columns in TABLES.items():
+        rows = [r for r in results if r["part"] == part]
+        if not rows:
+            continue
+        out += [f"**{TITLES[part]}**", "", "| " + " | ".join(c[0] for c in columns) + " |",
+                "|" + "|".join("---" if c[2] is None else "---:" for c in columns) + "|"]
+        out += ["| " + " | ".join(cell(r, c[1], c[2]) for c in columns) + " |" for r in rows]
+        out.append("")
+    return "\n".join(out).rstrip()
+
+
+def write_doc(path, command, text):
+    """Replaces what stands between the markers."""
+    with open(path) as f:
+        whole = f.read()
+    if BEGIN not in whole or END not in whole:
+        raise SystemExit(f"{path} lacks the lines {BEGIN} and {END}")
+    facts = ", ".join(v for _, v in report.machine())
+    head, tail = whole.split(BEGIN, 1)[0], whole.split(END, 1)[1]
+    with open(path, "w") as f:
+        f.write(f"{head}{BEGIN}\n{text}\n\n`{command}`; {facts}.\n{END}{tail}")
+    say(f"wrote {path}")
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--root", required=True)
+    p.add_argument("--work", required=True)
+    p.add_argument("--quick", action="store_true")
+    p.add_argument("--parts", default="")
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--write-doc", metavar="FILE")
+    p.add_argument("--command", default="scripts/bench.sh --generator")
+    args = p.parse_args()
+    plan = QUICK if args.quick else FULL
+    chosen = args.parts.split(",") if args.parts else list(plan)
+    if unknown := [c for c in chosen if c not in FULL]:
+        raise SystemExit(f"bench: no part {unknown[0]}; there are {', '.join(FULL)}")
+    program = build_bench(args.root, "generator")
+    results = []
+    for part in chosen:
+        rows = run(program, part, plan.get(part, []))
+        results += worse_orders(rows) if part == "packets" else rows
+    path = os.path.join(args.work, "generator.json")
+    old = []
+    if os.path.exists(path):
+        with open(path) as f:
+            old = [r for r in json.load(f) if r["part"] not in chosen]
+    results = sorted(old + results, key=lambda r: list(FULL).index(r["part"]))
+    with open(path, "w") as f:
+        json.dump(results, f, indent=1)
+    fresh = [r for r in results if r["part"] in chosen]
+    if args.json:
+        for r in fresh:
+            print(json.dumps({k: v for k, v in r.items() if k != "limit"}))
+    print(tables(fresh), file=sys.stderr if args.json else sys.stdout)
+    if args.write_doc:
+        write_doc(args.write_doc, args.command, tables(results))
+    missed = [r for r in fresh if misses(r)]
+    for r in missed:
+        say(f"miss: {r['row']}, {r.get('flows', 0):,} flows: {misses(r)}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
