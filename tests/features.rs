@@ -7,6 +7,7 @@ mod features {
     mod full_nat;
     mod jumbo;
     mod overload;
+    mod ping;
     mod reuse;
     mod vlan;
     mod world;

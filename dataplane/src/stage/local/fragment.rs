@@ -277,13 +277,14 @@ fn span<B: PacketBuf>(buf: &B, lane: &Lane) -> Option<(DatagramKey, u32, u32, bo
     Some((key, first, end, !more))
 }
 
-/// The ports that the first piece shows; it must hold the whole fixed header (RFC 1858).
+/// The ports that the first piece shows; it must hold the whole fixed header (RFC 1858). Of
+/// ICMP they are type and code, and the checksum.
 fn first_ports<B: PacketBuf>(buf: &B, lane: &Lane) -> Option<u64> {
     let l4 = usize::from(lane.l4);
     let end = usize::from(lane.l2) + usize::from(lane.ip_len);
     let need = match lane.key.proto {
         6 => 20,
-        17 => 8,
+        1 | 17 | 58 => 8,
         132 => 12,
         _ => return Some(0),
     };

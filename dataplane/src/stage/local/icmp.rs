@@ -7,7 +7,7 @@ use crate::burst::Burst;
 use crate::counters::DropReason;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{IfaceId, Snapshot};
-use crate::stage::local::{Examined, icmp_error, nd};
+use crate::stage::local::{Examined, fragment, icmp_error, nd};
 use crate::stage::{parse::ETH, resolve};
 use crate::wire::checksum;
 use crate::worker::Core;
@@ -95,8 +95,27 @@ pub fn examine6<I: PacketIo>(
     }
 }
 
+/// A piece of an ICMP message that is complete by now, and whose mark told the lane the type
+/// (RFC 792 as RFC 4443: the first byte). The pieces of an echo request become those of its
+/// reply; the sum over all of them is left to the asker.
+pub fn piece<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+) -> Examined {
+    let key = &burst.lanes[i].key;
+    let request = if burst.lanes[i].v4 { 8 } else { 128 };
+    match s.local(key.vip) {
+        None => Examined::Deliver,
+        Some(_) if key.client_port.0[0] == request => echo(s, core, io, burst, i),
+        Some(_) => Examined::Drop(DropReason::LocalNoListener),
+    }
+}
+
 /// Answers an echo request in place: addresses swapped, the type's change taken into the
-/// checksum, a fresh TTL, no options.
+/// checksum, a fresh TTL, no options. A piece of one stays the same piece of the reply.
 fn echo<I: PacketIo>(
     s: &Snapshot,
     core: &mut Core<I::Buf>,
@@ -116,10 +135,13 @@ fn echo<I: PacketIo>(
     if buf.total_len() > whole {
         buf.truncate(whole);
     }
-    let id = core.next_ip_id();
+    // All pieces need one identification. The request's is not used twice towards its sender, as
+    // nothing else that is sent from here with this protocol is fragmented.
+    let own_id = (!fragment::is_marked(&buf)).then(|| core.next_ip_id());
     let data = buf.data_mut();
     let (request, reply): (u16, u16) = if lane.v4 { (0x0800, 0x0000) } else { (0x8000, 0x8100) };
-    if let Some(h) = data.get_mut(l4..).and_then(|d| d.first_chunk_mut::<4>()) {
+    let head = data.get_mut(l4..).filter(|_| !lane.later_fragment);
+    if let Some(h) = head.and_then(|d| d.first_chunk_mut::<4>()) {
         let delta = checksum::add(!request.to_be(), reply.to_be());
         let sum = checksum::apply(u16::from_ne_bytes([h[2], h[3]]), delta);
         h[0] = (reply >> 8) as u8;
@@ -129,7 +151,9 @@ fn echo<I: PacketIo>(
         if let Some(h) = data.get_mut(l2..l4) {
             // Options are not echoed: they become no-operations, as a host may (RFC 1122 section 3.2.1.8).
             h[20..].fill(1);
-            h[4..8].copy_from_slice(&[(id >> 8) as u8, id as u8, 0, 0]);
+            if let Some(id) = own_id {
+                h[4..8].copy_from_slice(&[(id >> 8) as u8, id as u8, 0, 0]);
+            }
             h[8] = 64;
             h[10..12].fill(0);
             let (src, dst) = h[12..20].split_at_mut(4);

@@ -286,8 +286,14 @@ pub(crate) fn transport<I: PacketIo>(
 ) -> Examined {
     let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
     let lane = &mut burst.lanes[i];
-    if fragment::is_marked(buf) && fragment::unmark(buf, lane) {
-        return Examined::Ordinary;
+    if fragment::is_marked(buf) {
+        let later = fragment::unmark(buf, lane);
+        if lane.key.proto == if lane.v4 { 1 } else { 58 } {
+            return icmp::piece(s, core, io, burst, i);
+        }
+        if later {
+            return Examined::Ordinary;
+        }
     }
     let l4 = usize::from(lane.l4);
     let end = usize::from(lane.l2) + usize::from(lane.ip_len);
