@@ -153,10 +153,6 @@ fn line(args: &str, got: &str, want: &str, known: &Known) -> Option<Purpose> {
     }
     let over = |i: usize| Some(w[i].parse::<i64>().ok()? - g[i].parse::<i64>().ok()?);
     let (packets, bytes) = (over(n - 3)?, over(n - 1)?);
-    let within = |d: i64, least: i64, most: i64| (least..=most).contains(&d);
-    let (own, translated) = (known.own_errors, known.translated);
-    if packets > 0 && within(packets, 0, own.0) && within(bytes, 0, own.1) {
-        return Some(Purpose::OwnErrorsNotCounted);
-    }
-    (within(packets, -translated.0, own.0) && within(bytes, -translated.1, own.1)).then_some(Purpose::Icmpv6FromServer)
+    let translated = known.translated;
+    (packets == -translated.0 && bytes == -translated.1 && packets != 0).then_some(Purpose::Icmpv6FromServer)
 }

@@ -21,8 +21,6 @@ pub enum Purpose {
     NatToDirect,
     /// A server that is the director itself is refused.
     LocalServer,
-    /// The director's own ICMP errors are not a server's packets.
-    OwnErrorsNotCounted,
     /// Two flows with one reply: the older keeps it.
     SharedReply,
     /// A template that was replaced is not kept.
@@ -45,14 +43,13 @@ use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
         TunnelMtu,
         NatToDirect,
         LocalServer,
-        OwnErrorsNotCounted,
         SharedReply,
         ReplacedTemplate,
         LargeNumber,
@@ -72,7 +69,6 @@ impl Purpose {
             TunnelMtu => "first «fragmentation needed» relayed for a tunnel",
             NatToDirect => "new connections after `-e` from NAT to direct routing",
             LocalServer => "a real server that is one of the director's own addresses",
-            OwnErrorsNotCounted => "the director's own ICMP errors in `--stats`",
             SharedReply => "two flows whose replies look alike",
             ReplacedTemplate => "a persistence template that was replaced",
             LargeNumber => "weights and thresholds above 65535",
@@ -106,8 +102,6 @@ pub struct Known {
     pub own: HashSet<IpAddr>,
     /// Real servers that are the director.
     pub local_servers: HashSet<String>,
-    /// The kernel's own ICMP errors towards clients.
-    pub own_errors: Tally,
     /// ICMPv6 errors that Pollux translated and the kernel dropped.
     pub translated: Tally,
     /// Clients' ends whose flow the kernel sends to the VIP.
@@ -148,11 +142,6 @@ impl Known {
     pub fn saw(&mut self, side: &str, text: &str, expected: &Value) {
         for w in expected["out"].as_array().into_iter().flatten() {
             let ip = &w["ip"];
-            if side == "c" && !text.starts_with("icmp") && w["side"] == "c" && is_error(ip) {
-                let header = if ip["v"] == 6 { 40 } else { 0 };
-                self.own_errors.0 += 1;
-                self.own_errors.1 += ip["len"].as_i64().unwrap_or(0) + header;
-            }
             if side == "c" && w["method"] == "nat" {
                 let sent: Vec<&str> = text.split_whitespace().collect();
                 let to = sent.get(3).copied().unwrap_or_default();

@@ -8,6 +8,7 @@ use crate::burst::{Burst, Direction, tcp_flags};
 use crate::counters::DropReason;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{Hop, Refusal, Snapshot};
+use crate::stage::local::icmp_error;
 use crate::stage::parse::ETH;
 use crate::stage::rewrite::{self, Outcome};
 use crate::stage::schedule::{self, Refused};
@@ -91,7 +92,7 @@ impl Error {
             Self::PortUnreachable => (3, 3, 0),
             Self::TooBig(mtu) => (3, 4, u32::from(mtu)),
             Self::TimeExceeded => (11, 0, 0),
-            Self::Relayed(kind @ (3 | 11), code) => (kind, code, 0),
+            Self::Relayed(kind @ (3 | 4 | 11), code) => (kind, code, 0),
             Self::Relayed(..) => (3, 1, 0),
         }
     }
@@ -248,6 +249,9 @@ pub fn send_error<I: PacketIo>(
     });
     answer.truncate(ETH + len);
     core.link.counters.worker.icmp_errors_sent.add(1);
+    if let Some(q) = icmp_error::quote(packet, 0, v4) {
+        icmp_error::count_one_way(s, core, &q, len);
+    }
     resolve::send_routed(s, core, io, answer, ETH as u8, src);
 }
 

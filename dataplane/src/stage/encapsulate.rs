@@ -89,7 +89,8 @@ pub fn wrap<B: PacketBuf>(
     out.copy_from_slice(&head[..extra]);
     lane.ip_len += extra as u16;
     lane.v4 = outer_v4;
-    if lane.ip_len > hop.mtu { Outcome::Fragment(hop.mtu) } else { Outcome::Send }
+    let mtu = real.path_mtu(hop);
+    if lane.ip_len > mtu { Outcome::Fragment(mtu) } else { Outcome::Send }
 }
 
 /// Fills what stands between the outer header and the packet; returns the outer protocol.

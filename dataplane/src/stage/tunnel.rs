@@ -79,5 +79,6 @@ fn ipip4<B: PacketBuf>(
     let sum = !checksum::sum(outer);
     [outer[10], outer[11]] = sum.to_ne_bytes();
     lane.ip_len = len;
-    if len > hop.mtu { Outcome::Fragment(hop.mtu) } else { Outcome::Send }
+    let mtu = real.path_mtu(hop);
+    if len > mtu { Outcome::Fragment(mtu) } else { Outcome::Send }
 }

@@ -19,7 +19,7 @@ use crate::wire::checksum;
 use crate::worker::Core;
 
 /// The quoted packet: addresses, ports, and where things are (offsets from the frame's start).
-struct Quote {
+pub(crate) struct Quote {
     src: Ip,
     dst: Ip,
     ports: [[u8; 2]; 2],
@@ -28,7 +28,21 @@ struct Quote {
     l4: usize,
 }
 
-fn quote(data: &[u8], at: usize, v4: bool) -> Option<Quote> {
+impl Quote {
+    /// The flow's key if it is a client that sent the packet.
+    pub(crate) fn request(&self) -> FlowKey {
+        FlowKey {
+            client: self.src,
+            vip: self.dst,
+            client_port: Be16(self.ports[0]),
+            vport: Be16(self.ports[1]),
+            proto: self.proto,
+        }
+    }
+}
+
+/// Reads the packet at `at`, as far as it is there.
+pub(crate) fn quote(data: &[u8], at: usize, v4: bool) -> Option<Quote> {
     let packet = data.get(at..)?;
     let (src, dst) = answer::addresses(packet)?;
     let (proto, header) = if v4 {
@@ -56,10 +70,15 @@ pub fn examine<I: PacketIo>(
     let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
     let local = s.local(lane.key.vip);
     if matches!(local, Some(Local::Own(_))) {
-        return super::tunnel_error::examine(s, core, io, burst, i);
+        return super::tunnel_error::examine(s, core, io, burst, i, steer);
     }
     let unrelated = if local.is_some() { Examined::Drop(DropReason::IcmpUnrelated) } else { Examined::Deliver };
     let Some(q) = quote(buf.data(), usize::from(lane.l4) + 8, lane.v4) else { return unrelated };
+    // What a client has sent is quoted by an error that goes back to the client. Seen here, it
+    // comes from the way to a real server that answers clients itself.
+    if s.local(q.dst) == Some(Local::Vip) && s.local(q.src).is_none() {
+        return about_one_way(s, core, io, burst, i, &q, steer).unwrap_or(unrelated);
+    }
     // The quoted packet went the other way.
     let from_client = local.is_some() && local != Some(Local::Pool);
     let (direction, client, other, client_port, other_port) = if from_client {
@@ -85,6 +104,45 @@ pub fn examine<I: PacketIo>(
         Direction::Reply if rewrites(&record) => to_client(s, core, io, burst, i, &q, &record),
         Direction::Reply => unrelated,
     }
+}
+
+/// An error that quotes a client's packet as it was sent: counted, where direct routing or a
+/// tunnel has passed that packet on, and left alone. `None`: nothing more to do here.
+fn about_one_way<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+    q: &Quote,
+    steer: bool,
+) -> Option<Examined> {
+    let owner = core.secret.hash(q.src, Be16(q.ports[0]), q.proto).owner(core.workers);
+    if steer && owner != core.id {
+        if let Some(buf) = burst.bufs[i].take() {
+            core.hand_off(owner, buf, io);
+        }
+        return Some(Examined::Gone);
+    }
+    count_one_way(s, core, q, usize::from(burst.lanes[i].ip_len));
+    None
+}
+
+/// Counts an ICMP error about a client's packet among what its real server sends, if
+/// replies of the flow do not come this way. The kernel does so with its own errors, and with those of others
+/// (`handle_response_icmp`: it looks replies of direct routing and tunnels up by the VIP).
+pub(crate) fn count_one_way<B>(s: &Snapshot, core: &Core<B>, q: &Quote, bytes: usize) -> bool {
+    let key = q.request();
+    let hash = core.secret.hash(key.client, key.client_port, key.proto);
+    let Some(id) = core.flows.lookup_request(hash, &key) else { return false };
+    let record = core.flows.get(id);
+    if rewrites(record) || s.real(record.real).is_none() {
+        return false;
+    }
+    let c = core.link.counters.real(record.real);
+    c.out_packets.add(1);
+    c.out_bytes.add(bytes as u64);
+    true
 }
 
 /// Whether the flow's packets have other addresses on the other side.

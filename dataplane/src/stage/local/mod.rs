@@ -9,7 +9,7 @@
 mod arp;
 pub mod fragment;
 mod icmp;
-mod icmp_error;
+pub(crate) mod icmp_error;
 mod nd;
 mod tunnel_error;
 

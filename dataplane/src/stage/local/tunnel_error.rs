@@ -7,7 +7,7 @@ use crate::io::{PacketBuf, PacketIo};
 use crate::link::Event;
 use crate::snapshot::Snapshot;
 use crate::stage::answer::{self, Error};
-use crate::stage::local::Examined;
+use crate::stage::local::{Examined, icmp_error};
 use crate::worker::Core;
 
 /// First byte of the VXLAN header, whose only flag says that there is a network identifier
@@ -21,6 +21,7 @@ pub fn examine<I: PacketIo>(
     io: &mut I,
     burst: &mut Burst<I::Buf>,
     i: usize,
+    steer: bool,
 ) -> Examined {
     let lane = burst.lanes[i];
     let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
@@ -30,32 +31,49 @@ pub fn examine<I: PacketIo>(
     let (Some(icmp), Some(outer)) = (data.get(usize::from(lane.l4)..at), data.get(at..)) else { return unrelated };
     let Some((_, real)) = answer::addresses(outer) else { return unrelated };
     let Some((header, overhead)) = inner_offset(outer) else { return unrelated };
-    let Some(inner) = outer.get(header..) else { return unrelated };
-    let Some((client, vip)) = answer::addresses(inner) else { return unrelated };
-    // Only for packets that this director may really have wrapped: for a VIP, to a real server.
-    if s.local(vip).is_none() || !s.is_real_address(real) || client.is_v4() != vip.is_v4() {
+    let l2 = at + header;
+    let Some(inner) = data.get(l2..) else { return unrelated };
+    // Only for packets that this director may really have wrapped: of a flow, to a real server.
+    let v4 = inner.first().is_some_and(|b| b >> 4 == 4);
+    let Some(q) = icmp_error::quote(data, l2, v4).filter(|_| s.is_real_address(real)) else { return unrelated };
+    let key = q.request();
+    let hash = core.secret.hash(key.client, key.client_port, key.proto);
+    let owner = hash.owner(core.workers);
+    if steer && owner != core.id {
+        if let Some(buf) = burst.bufs[i].take() {
+            core.hand_off(owner, buf, io);
+        }
+        return Examined::Gone;
+    }
+    if core.flows.lookup_request(hash, &key).is_none() {
         return unrelated;
     }
     let (kind, code) = (icmp[0], icmp[1]);
-    let (v4, mtu) = if lane.v4 {
-        (true, u32::from(u16::from_be_bytes([icmp[6], icmp[7]])))
+    let mtu = if lane.v4 {
+        u32::from(u16::from_be_bytes([icmp[6], icmp[7]]))
     } else {
-        (false, u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]))
+        u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]])
     };
-    let error = match (v4, kind, code) {
+    let error = match (lane.v4, kind, code) {
         (true, 3, 4) | (false, 2, _) => {
             let mtu = mtu.clamp(68, 65_535) as u16;
             core.tell(Event::PathMtu { ip: real, mtu });
-            Error::TooBig(mtu.saturating_sub(overhead as u16).max(68))
+            // Who lets its packets be cut needs not be told.
+            let asks = !v4 || inner.get(6).is_some_and(|b| b & 0x40 != 0);
+            asks.then(|| Error::TooBig(mtu.saturating_sub(overhead as u16).max(68)))
         }
-        (true, 3 | 11, _) | (false, 1 | 3, _) if v4 == client.is_v4() => Error::Relayed(kind, code),
+        (true, 3 | 4 | 11, _) | (false, 1 | 3, _) if v4 == lane.v4 => Some(Error::Relayed(kind, code)),
         // The families number their errors differently.
-        (true, 3, _) | (false, 1, _) => Error::HostUnreachable,
-        (true, 11, _) | (false, 3, _) => Error::TimeExceeded,
+        (true, 3, _) | (false, 1, _) => Some(Error::HostUnreachable),
+        (true, 11, _) | (false, 3, _) => Some(Error::TimeExceeded),
         _ => return unrelated,
     };
-    let l2 = at + header;
-    answer::send_error(s, core, io, buf, l2, error);
+    if let Some(error) = error {
+        answer::send_error(s, core, io, buf, l2, error);
+        // As the kernel: what came of the wrapped packet counts as well.
+        let end = usize::from(lane.l2) + usize::from(lane.ip_len);
+        icmp_error::count_one_way(s, core, &q, end.saturating_sub(l2));
+    }
     if let Some(buf) = burst.bufs[i].take() {
         io.free(buf);
     }
