@@ -29,9 +29,9 @@ Compares with the floors and fails when one is missed. Takes about twenty minute
   --write-doc        write the table into docs/PERFORMANCE.md
   --figures          draw docs/figures/*.svg from the last results
   --generator        instead of all this: what packets made in the process show, also those
-                     of 10 million flows. Without one
+                     of 10 million flows; connections, hand-off, latency, scale. Without one
                      of --rows, --flows, --workers, --orders it is the end of a whole run
-  --parts LIST       with --generator: of packets
+  --parts LIST       with --generator: of packets,connections,handoff,latency,delays,services
   --instructions     instead of all this: instructions per packet by callgrind,
                      compared with benches/instructions.json
   --update           with --instructions: write the baseline
@@ -131,6 +131,8 @@ python3 "$root/scripts/bench/rig.py" --work "$work" --subject "$subject" --bin "
     --flows "$flows" --workers "$workers" --orders "$orders" --pairs "$pairs" --seconds "$seconds" \
     --command "${command% }" $json ${doc:+--write-doc "$doc"} "${pass[@]}" || status=$?
 if [ -z "$selected" ] && [ "$status" -le 1 ]; then
+    # What fits into two minutes.
+    parts=${quick:+packets,connections}
     generate || status=1
 fi
 if [ -n "$figures" ] && [ "$status" -le 1 ]; then

@@ -1,11 +1,23 @@
 //! The parts of the `generator` bench.
 
+mod connections;
+mod delays;
+mod handoff;
+mod latency;
 mod packets;
+mod services;
 
 use crate::rig::clock::cpu_ns;
 
 /// Every part with its name.
-pub const PARTS: [Part; 1] = [("packets", packets::run)];
+pub const PARTS: [Part; 6] = [
+    ("services", services::run),
+    ("latency", latency::run),
+    ("delays", delays::run),
+    ("handoff", handoff::run),
+    ("packets", packets::run),
+    ("connections", connections::run),
+];
 
 type Part = (&'static str, fn(&Options));
 
