@@ -29,7 +29,8 @@ struct Args {
     /// The configuration file (TOML; see docs/configuration.md).
     #[arg(long, short, default_value = "/etc/pollux/pollux.toml")]
     config: PathBuf,
-    /// Only checks the file: prints every mistake, or says that there is none.
+    /// Only checks the file: prints every mistake, or that there is none and how much memory it
+    /// takes.
     #[arg(long)]
     check: bool,
 }
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         let (text, correct) = config::check(&args.config);
         if correct {
             print!("{text}");
+            if let Ok(config) = config::load(&args.config) {
+                println!("{}", plan::memory_summary(&plan::plan(&config)));
+            }
         } else {
             eprint!("{text}");
         }

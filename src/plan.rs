@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ::dataplane::counters::RealCounters;
+use ::dataplane::flow::extension::Extension;
 use ::dataplane::flow::table::FlowTable;
 use ::dataplane::io::dpdk::{Delivery, Offloads, PortOptions, Rss};
 use ::dataplane::units::PortId;
@@ -22,6 +24,12 @@ const BUFFER_OVERHEAD: usize = 128 + 64 + 64;
 const BASE_MB: usize = 64;
 /// Buffers that a worker may keep: bursts, caches, rings to others, waiting packets, fragments.
 const PER_WORKER: usize = 512 + 256 + 512 + 1088 + 2048;
+/// What a worker keeps for each real server: its scheduler's state, counters, connection counts.
+const PER_REAL: usize = 220 + size_of::<RealCounters>() + 12;
+/// And for each service.
+const PER_SERVICE: usize = 1000;
+/// And for its schedulers whatever there is to schedule.
+const SCHEDULERS: usize = 1_300_000;
 
 /// The plan for a configuration.
 pub fn plan(config: &Config) -> Plan {
@@ -115,17 +123,29 @@ fn port_options(config: &Config, n: usize, workers: usize) -> PortOptions {
     o
 }
 
-/// What the plan needs, for the log.
+/// What the plan needs, computed before anything is taken: for the log and `--check`.
 pub fn memory_summary(plan: &Plan) -> String {
-    let tables = FlowTable::bytes_with_aliases(plan.flow_capacity, plan.flow_aliases) * plan.cores.len();
+    let workers = plan.cores.len();
+    let tables = FlowTable::bytes_with_aliases(plan.flow_capacity, plan.flow_aliases) * workers;
+    let state = (plan.max_reals * PER_REAL + plan.max_services * PER_SERVICE + SCHEDULERS) * workers;
+    // Full NAT, FTP and told client addresses: taken as such flows come.
+    let extensions = plan.flow_capacity as usize * (size_of::<Extension>() + size_of::<u32>()) * workers;
+    let mb = |bytes: usize| bytes.div_ceil(1_000_000);
     format!(
-        "memory: {} MB for DPDK with {} packet buffers of {} bytes, {} MB for {} flow tables of {} flows each",
+        "memory: {} MB for DPDK with {} packet buffers of {} bytes, {} MB for {} flow tables of {} flows each, {} MB for \
+         counters and schedulers of up to {} real servers and {} services, {} MB in all; up to {} MB more if every \
+         flow has an extension",
         plan.memory_mb,
         plan.packets,
         plan.data_room,
-        tables.div_ceil(1_000_000),
-        plan.cores.len(),
+        mb(tables),
+        workers,
         plan.flow_capacity,
+        mb(state),
+        plan.max_reals,
+        plan.max_services,
+        plan.memory_mb + mb(tables) + mb(state),
+        mb(extensions),
     )
 }
 
