@@ -34,6 +34,8 @@ CLIENT_IP=198.51.100.2
 DIRECTOR_CLIENT_IP=198.51.100.254
 DIRECTOR_SERVER_IP=10.0.0.254
 REALS=(1 2 3)
+# Namespaces that a test wants besides, empty until it plugs them.
+MORE_NAMESPACES=()
 
 # What the world itself takes; tests add their own.
 WORLD_PACKAGES=(iproute2 procps nginx-light curl jq)
@@ -96,7 +98,7 @@ world_up() {
     trap world_down EXIT
     trap 'exit 130' INT TERM HUP
     local name
-    for name in cl dir rt "${REALS[@]/#/r}"; do
+    for name in cl dir rt "${REALS[@]/#/r}" "${MORE_NAMESPACES[@]}"; do
         ip netns add "$WORLD-$name" || die "cannot make network namespaces: is CAP_SYS_ADMIN there? (a container needs --privileged)"
         # The names inside are short and the same for every run.
         in_ns "$name" ip link set lo up
@@ -207,7 +209,7 @@ world_remove() {
     for pid in "${WORLD_PIDS[@]}"; do
         stop_pid "$pid" 2
     done
-    for name in cl dir rt "${REALS[@]/#/r}"; do
+    for name in cl dir rt "${REALS[@]/#/r}" "${MORE_NAMESPACES[@]}"; do
         ip netns del "$WORLD-$name" 2>/dev/null || true
     done
     rm -rf "$WORLD_DIR"
