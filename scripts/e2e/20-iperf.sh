@@ -7,8 +7,8 @@ iperf_config() {
 }
 . "$(dirname "$0")/start.sh" iperf3
 
-start_in r1 "$WORLD_DIR/iperf" iperf3 -s
-wait_until 5 grep -q listening "$WORLD_DIR/iperf"
+start_in r1 "$WORLD_DIR/iperf" iperf3 -s --forceflush
+wait_until 5 grep -q listening "$WORLD_DIR/iperf" || die "iperf3 did not start: $(cat "$WORLD_DIR/iperf")"
 
 # transfer OPTION…: prints megabits a second; fails when iperf3 reports an error.
 transfer() {

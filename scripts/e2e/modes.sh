@@ -8,6 +8,8 @@
 
 MODES=(nat full-nat dr ipip cross)
 FAMILIES=(4 6)
+# The real servers that services get.
+SERVERS=(1 2 3)
 LOCAL_IP=10.0.0.200
 LOCAL_IP6=2001:db8:2::200
 
@@ -45,7 +47,7 @@ modes_config() {
     printf '\n[full_nat]\naddresses = ["%s", "%s"]\n' "$LOCAL_IP" "$LOCAL_IP6"
 }
 
-# service_for MODE FAMILY LINE…: prints a service with all real servers. In the LINEs @ is
+# service_for MODE FAMILY LINE…: prints a service with the real servers of SERVERS. In the LINEs @ is
 # the VIP, as it stands before a port.
 service_for() {
     local mode=$1 family=$2 at name=$1 n
@@ -54,7 +56,7 @@ service_for() {
     [ "$mode" != cross ] || name=ipip
     printf '\n[[service]]\n'
     printf '%s\n' "${@//@/$at}"
-    for n in "${REALS[@]}"; do
+    for n in "${SERVERS[@]}"; do
         printf '\n[[service.server]]\naddress = "%s"\nmode = "%s"\n' "$(server_address "$mode" "$family" "$n")" "$name"
     done
 }
