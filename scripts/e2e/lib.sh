@@ -34,8 +34,8 @@ CLIENT_IP=198.51.100.2
 DIRECTOR_CLIENT_IP=198.51.100.254
 DIRECTOR_SERVER_IP=10.0.0.254
 REALS=(1 2 3)
-# Namespaces that a test wants besides, empty until it plugs them.
-MORE_NAMESPACES=()
+# Namespaces that a test wants besides, named before this file is read; it plugs them itself.
+[ -n "${MORE_NAMESPACES+set}" ] || MORE_NAMESPACES=()
 
 # What the world itself takes; tests add their own.
 WORLD_PACKAGES=(iproute2 procps nginx-light curl jq)

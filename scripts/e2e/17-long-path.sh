@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Path MTU discovery through each mode in both families: a megabyte down over a link of 1400
+# bytes between the director and the client, whose router tells the server by way of the
+# director; a megabyte up to a server behind one of 1380 bytes, whose router tells the client
+# by way of the director.
+. "$(dirname "$0")/modes.sh"
+. "$(dirname "$0")/far-world.sh"
+E2E_CONFIG=long_path_config
+long_path_config() {
+    far_config
+    everywhere service_for 'address = "tcp:@:80"'
+}
+. "$(dirname "$0")/start.sh" tcpdump
+modes_world
+far_world
+
+# page VIP: the URL of a VIP.
+page() { printf 'http://%s/1m\n' "$(bracketed "$1")"; }
+
+download() {
+    local size
+    size=$(in_ns fc curl -sg --max-time 15 -o "$WORLD_DIR/got" -w '%{size_download}' "$(page "$1")") &&
+        [ "$size" = 1048576 ] && cmp "$WORLD_DIR/got" "$WORLD_DIR/pages/1m"
+}
+
+upload() {
+    local said
+    said=$(in_ns fc curl -sg --max-time 15 -o /dev/null -w '%{http_code} %{size_upload}' --data-binary "@$WORLD_DIR/pages/1m" "$(page "$1")x")
+    [ "$said" = "200 1048576" ] || { echo "curl: $said" && return 1; }
+}
+
+start_in fc "$WORLD_DIR/told" tcpdump -nni eth0 -l '(icmp and icmp[0] == 3 and icmp[1] == 4) or (icmp6 and ip6[40] == 2)'
+wait_until 5 grep -q 'listening on' "$WORLD_DIR/told"
+
+# told VIP: the MTUs that the client was told by a VIP.
+told() {
+    sed -n "s/.* $1 > .*[ (]mtu \([0-9]*\).*/\1/p" "$WORLD_DIR/told" | sort -u | xargs
+}
+
+was_told() { [ -n "$(told "$1")" ]; }
+
+long_path() {
+    local what="$1 IPv$2" address mtu
+    address=$(vip "$1" "$2")
+    check "$what: a megabyte down over 1400 bytes" download "$address"
+    check "$what: a megabyte up over 1380 bytes" upload "$address"
+    # Inside a tunnel there is less by the outer header.
+    case $1$2 in
+    dr*) mtu= ;;
+    *nat*) mtu=1380 ;;
+    ipip4 | cross6) mtu=1360 ;;
+    *) mtu=1340 ;;
+    esac
+    [ -z "$mtu" ] || wait_until 2 was_told "$address"
+    check_equal "$what: the VIP told the client ${mtu:-nothing}" "$mtu" "$(told "$address")"
+}
+everywhere long_path
+test_done
