@@ -91,9 +91,11 @@ pub enum Refusal {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GonePolicy {
-    /// Dropped in silence until the flow times out (the kernel's `expire_nodest_conn=0`).
+    /// Dropped in silence until the flow times out, but for a SYN: that opens a new one.
     #[default]
     Drop,
+    /// Dropped in silence, a SYN as well (the kernel's `expire_nodest_conn=0`).
+    Kernel,
     /// The flow is ended and the client told (RST): the kernel's `expire_nodest_conn=1`.
     Reset,
     /// The flow is ended and the packet treated as if it had none.

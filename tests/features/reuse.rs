@@ -45,11 +45,31 @@ const MODES: [ForwardingMode; 2] = [ForwardingMode::Nat, ForwardingMode::FullNat
 fn by_default_the_client_of_a_removed_server_hears_nothing_and_the_server_is_still_heard() {
     for mode in MODES {
         let (mut rig, at_server) = removed(mode, GonePolicy::Drop);
-        for flags in [ACK, SYN] {
+        for flags in [ACK, FIN | ACK] {
             assert!(rig.send(0, &send(flags).frame(CLI)).is_empty());
         }
         assert_eq!(rig.drops(DropReason::RealServerGone), 2);
         assert_eq!(pass(&mut rig, 1, &at_server.back(ACK)).1, send(0).back(ACK));
+    }
+}
+
+#[test]
+fn the_ports_of_a_removed_server_s_connection_can_be_used_again_at_once() {
+    for mode in MODES {
+        let (mut rig, at_server) = removed(mode, GonePolicy::Drop);
+        let (_, again) = pass(&mut rig, 0, &send(SYN));
+        assert_ne!(again.dst, at_server.dst);
+        assert_eq!(pass(&mut rig, 1, &again.back(SYN | ACK)).1.flags, SYN | ACK);
+        assert_eq!(rig.workers[0].core().flows.len(), 1);
+    }
+}
+
+#[test]
+fn as_in_the_kernel_a_syn_waits_for_the_end_of_a_removed_server_s_connection() {
+    for mode in MODES {
+        let (mut rig, _) = removed(mode, GonePolicy::Kernel);
+        assert!(rig.send(0, &send(SYN).frame(CLI)).is_empty());
+        assert_eq!(rig.drops(DropReason::RealServerGone), 1);
     }
 }
 

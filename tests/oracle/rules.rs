@@ -49,7 +49,7 @@ fn world(scenario: &Value, vips: Vec<IpAddr>, servers: &HashMap<IpAddr, Mac>) ->
         ],
         neighbours: near.into_iter().chain(far).collect(),
         vips,
-        settings: Settings { answer_rate_limit: 0, ..Settings::default() },
+        settings: Settings { answer_rate_limit: 0, gone: GonePolicy::Kernel, ..Settings::default() },
         limits: Limits { max_services: 128, max_real_servers: 128, ..Limits::default() },
         ..Config::default()
     })
@@ -179,7 +179,7 @@ impl Rules {
 fn set_sysctl(s: &mut Settings, key: &str, value: &Value) {
     let n = value.as_u64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok())).unwrap_or(0);
     match key.trim_start_matches("net.ipv4.vs.") {
-        "expire_nodest_conn" => s.gone = if n == 0 { GonePolicy::Drop } else { GonePolicy::Reset },
+        "expire_nodest_conn" => s.gone = if n == 0 { GonePolicy::Kernel } else { GonePolicy::Reset },
         "expire_quiescent_template" => s.expire_quiescent_template = n != 0,
         "sloppy_tcp" => s.sloppy_tcp = n != 0,
         "sloppy_sctp" => s.sloppy_sctp = n != 0,

@@ -142,7 +142,8 @@ fn read_settings(s: &Section, t: &mut Settings) {
     let refusals = [("answer", Refusal::Answer), ("silent", Refusal::Silent)];
     set(&mut t.refusal, s.get("refusal").and_then(|f| f.choice(&refusals)));
     set(&mut t.answer_rate_limit, s.get("answer_rate_limit").and_then(|f| f.int(0..=1 << 30)));
-    let gone = [("drop", GonePolicy::Drop), ("reset", GonePolicy::Reset), ("reschedule", GonePolicy::Reschedule)];
+    use GonePolicy::{Drop, Kernel, Reschedule, Reset};
+    let gone = [("drop", Drop), ("kernel", Kernel), ("reset", Reset), ("reschedule", Reschedule)];
     set(&mut t.gone, s.get("removed_server").and_then(|f| f.choice(&gone)));
     set(&mut t.expire_quiescent_template, s.get("expire_quiescent_template").and_then(|f| f.bool()));
     set(&mut t.conn_reuse_mode, s.get("conn_reuse_mode").and_then(|f| f.int(0..=3)));

@@ -121,7 +121,7 @@ fn judge<B>(s: &Snapshot, core: &Core<B>, lane: &Lane, id: FlowId) -> Judgement 
         return Judgement::Keep;
     }
     match s.settings.gone {
-        GonePolicy::Drop => Judgement::Drop,
+        GonePolicy::Drop | GonePolicy::Kernel => Judgement::Drop,
         GonePolicy::Reset => Judgement::End,
         GonePolicy::Reschedule => Judgement::EndAndReopen,
     }
@@ -130,8 +130,14 @@ fn judge<B>(s: &Snapshot, core: &Core<B>, lane: &Lane, id: FlowId) -> Judgement 
 /// Whether a SYN on this flow starts a new one (the kernel's `conn_reuse_mode`).
 fn reopens(s: &Snapshot, record: &FlowRecord, real: Option<&Real>) -> bool {
     let mode = s.settings.conn_reuse_mode;
-    let unusable = !real.is_some_and(|r| r.available && r.weight > 0);
-    if s.settings.gone != GonePolicy::Drop && unusable {
+    let removed = !real.is_some_and(|r| r.available);
+    let drained = real.is_some_and(|r| r.weight == 0);
+    let unusable = match s.settings.gone {
+        GonePolicy::Kernel => false,
+        GonePolicy::Drop => removed,
+        GonePolicy::Reset | GonePolicy::Reschedule => removed || drained,
+    };
+    if unusable {
         return true;
     }
     if record.flags & flags::CONTROLLED != 0 {
