@@ -87,7 +87,7 @@ pub fn start(plan: &Plan, epoch: Instant) -> Result<Dataplane> {
     let all_virtual = ports.iter().all(|p| is_virtual(p.info()));
     let idle = plan.idle.unwrap_or(if all_virtual { Idle::Relax } else { Idle::Spin });
 
-    let links: Vec<_> = (0..workers).map(|_| WorkerLink::new(plan.max_reals, ports.len())).collect();
+    let links = WorkerLink::mesh(workers, plan.max_reals, ports.len(), persistent_clients(plan.flow_capacity, workers));
     let secret = Secret::random().context("no random numbers for the flow hash")?;
     let mut relays = relays(&ports, workers);
     let mut threads = Vec::new();
@@ -114,6 +114,11 @@ pub fn start(plan: &Plan, epoch: Instant) -> Result<Dataplane> {
         threads.push(spawn(n, plan.cores[n], &eal, setup, idle, epoch)?);
     }
     Ok(Dataplane { links, ports, software_steering, idle, pool, threads })
+}
+
+/// How many persistent clients the workers can agree on: one for four flows.
+pub fn persistent_clients(flow_capacity: u32, workers: usize) -> usize {
+    flow_capacity as usize / 4 * workers
 }
 
 /// For every port with fewer transmit queues than workers: who sends for whom.

@@ -10,5 +10,6 @@ mod features {
     mod ping;
     mod reuse;
     mod vlan;
+    mod workers;
     mod world;
 }

@@ -46,7 +46,7 @@ impl Rig {
 
     fn made(workers: usize, flows: u32, software_steering: bool) -> Self {
         let wire = Wire::new(2, workers);
-        let links: Vec<_> = (0..workers).map(|_| WorkerLink::new(OBJECTS, 2)).collect();
+        let links = WorkerLink::mesh(workers, OBJECTS, 2, flows as usize);
         let workers = Rings::mesh(workers)
             .into_iter()
             .enumerate()

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use crate::counters::CoreCounters;
+use crate::flow::affinity::Affinity;
 use crate::flow::expected::Expected;
 use crate::flow::record::FlowRecord;
 use crate::sched::CoreCounts;
@@ -153,6 +154,8 @@ pub struct WorkerLink {
     pub commands: ArrayQueue<Command>,
     /// Worker to control.
     pub answers: ArrayQueue<Answer>,
+    /// All workers: the real servers of persistent clients.
+    pub affinity: Arc<Affinity>,
     /// Worker to worker: connections that another one has announced.
     pub expected: ArrayQueue<Expected>,
     /// Control to worker: frames to send as they are.
@@ -162,9 +165,19 @@ pub struct WorkerLink {
 }
 
 impl WorkerLink {
-    /// A link for up to `max_reals` real servers and `ports` ports.
+    /// The link of a single worker, for up to `max_reals` real servers and `ports` ports.
     pub fn new(max_reals: usize, ports: usize) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::sharing(max_reals, ports, Arc::new(Affinity::new(0))))
+    }
+
+    /// The links of several workers with room for `clients` persistent clients together.
+    pub fn mesh(workers: usize, max_reals: usize, ports: usize, clients: usize) -> Vec<Arc<Self>> {
+        let affinity = Arc::new(Affinity::new(if workers > 1 { clients } else { 0 }));
+        (0..workers).map(|_| Arc::new(Self::sharing(max_reals, ports, affinity.clone()))).collect()
+    }
+
+    fn sharing(max_reals: usize, ports: usize, affinity: Arc<Affinity>) -> Self {
+        Self {
             published: AtomicU64::new(0),
             adopted: AtomicU64::new(0),
             mailbox: ArrayQueue::new(1),
@@ -174,10 +187,11 @@ impl WorkerLink {
             events: ArrayQueue::new(1024),
             commands: ArrayQueue::new(64),
             answers: ArrayQueue::new(4096),
+            affinity,
             expected: ArrayQueue::new(256),
             inject: ArrayQueue::new(256),
             stop: AtomicU64::new(0),
-        })
+        }
     }
 
     /// Control: makes `snapshot` the one to adopt at the next burst. Frees what the

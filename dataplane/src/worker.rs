@@ -9,8 +9,8 @@ use crate::burst::{Burst, Lanes};
 use crate::counters::{Counter, DropReason, WorkerCounters};
 use crate::flow::expected::Expectations;
 use crate::flow::extension::Extensions;
-use crate::flow::hash::Secret;
-use crate::flow::record::{FlowRecord, flags};
+use crate::flow::hash::{FlowHash, Secret};
+use crate::flow::record::{FlowKey, FlowRecord, flags};
 use crate::flow::state::{self, State};
 use crate::flow::table::{Fate, FlowId, FlowTable};
 use crate::io::{BURST, PacketBuf, PacketIo};
@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 use crate::stage::local::fragment::Fragments;
 use crate::stage::resolve::{Outbox, Waiting};
 use crate::stage::{answer, classify, fast, local, parse, resolve, rewrite, schedule, track};
-use crate::units::{PortId, Tick, WorkerId};
+use crate::units::{PortId, RealId, Tick, WorkerId};
 
 mod commands;
 mod defence;
@@ -111,7 +111,7 @@ impl<B> Core<B> {
     }
 
     /// Adds a flow, evicting an old half-open one if the table is full. Counts it.
-    pub fn open_flow(&mut self, hash: crate::flow::hash::FlowHash, record: FlowRecord) -> Option<FlowId> {
+    pub fn open_flow(&mut self, hash: FlowHash, record: FlowRecord) -> Option<FlowId> {
         let id = match self.flows.insert(hash, record, self.now) {
             Ok(id) => id,
             Err(_) => {
@@ -146,6 +146,29 @@ impl<B> Core<B> {
         let t = self.flows.get_mut(template);
         t.ext = t.ext.saturating_add(1);
         t.deadline = self.now.after_ms(timeout_ms);
+    }
+
+    /// Where the workers keep what they agree on about a template's key.
+    fn affinity_key(&self, key: &FlowKey) -> FlowHash {
+        let client = self.secret.hash(key.client, key.client_port, key.proto).0;
+        FlowHash(client.rotate_left(32) ^ self.secret.hash(key.vip, key.vport, 0).0)
+    }
+
+    /// The real server that the workers have agreed on for a template.
+    pub fn agreed(&self, key: &FlowKey) -> Option<RealId> {
+        if self.link.affinity.is_none() {
+            return None;
+        }
+        self.link.affinity.agreed(self.affinity_key(key), self.now)
+    }
+
+    /// The real server for a template with `timeout_ms` to go: `real`, or what another worker
+    /// has decided.
+    pub fn agree(&self, key: &FlowKey, real: RealId, timeout_ms: u32, usable: impl Fn(RealId) -> bool) -> RealId {
+        if self.link.affinity.is_none() {
+            return real;
+        }
+        self.link.affinity.agree(self.affinity_key(key), real, self.now.after_ms(timeout_ms), self.now, usable)
     }
 
     /// The flow is known to be wanted by both ends: so is its template (the kernel's
@@ -194,6 +217,9 @@ impl<B> Core<B> {
     pub fn forget(&mut self, record: &FlowRecord) {
         if record.flags & flags::TEMPLATE != 0 {
             self.link.counts.persistent_closed(record.real);
+            if !self.link.affinity.is_none() {
+                self.link.affinity.forget(self.affinity_key(&record.key()), record.real);
+            }
             return;
         }
         let active = record.flags & flags::INACTIVE == 0;
@@ -240,10 +266,12 @@ impl<B> Core<B> {
         let now = *now;
         let mut orphans = arrayvec::ArrayVec::<FlowId, EXPIRE_BUDGET>::new();
         let mut extended = arrayvec::ArrayVec::<FlowRecord, EXPIRE_BUDGET>::new();
+        let mut kept = arrayvec::ArrayVec::<FlowRecord, EXPIRE_BUDGET>::new();
         let n = flows.expire(now, EXPIRE_BUDGET, |_, record| {
             if record.flags & flags::TEMPLATE != 0 {
                 if record.ext > 0 {
                     record.deadline = now.after_ms(TEMPLATE_GRACE_MS);
+                    let _ = kept.try_push(*record);
                     return Fate::Keep;
                 }
                 link.counts.persistent_closed(record.real);
@@ -258,6 +286,9 @@ impl<B> Core<B> {
             Fate::Remove
         });
         let expired = n as u64;
+        for record in kept {
+            self.agree(&record.key(), record.real, TEMPLATE_GRACE_MS, |_| true);
+        }
         for record in extended {
             let _ = orphans.try_push(self.give_extension(&record));
         }

@@ -1,5 +1,6 @@
 //! Flows: the record, the table that finds it, the wheel that ends it, its states.
 
+pub mod affinity;
 pub mod expected;
 pub mod extension;
 pub mod hash;

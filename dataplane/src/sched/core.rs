@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 
 use super::SchedKey;
 use super::config::{SchedulerKind, ServiceSched};
@@ -183,6 +184,30 @@ impl SchedCore {
                 self.update(id, flipped);
             }
         }
+    }
+
+    /// Whether a connection that was just counted may stay: false when it and those that the
+    /// other workers have counted by now are more than the server's upper threshold. Two workers
+    /// that ask at the same time never both hear yes for the last place; both may hear no.
+    #[inline]
+    pub fn admits(&mut self, id: RealId, workers: &[Arc<WorkerLink>], me: WorkerId) -> bool {
+        let others = workers.iter().enumerate().filter(|(n, _)| *n != me.index()).map(|(_, w)| &w.counts);
+        self.admits_beside(id, others)
+    }
+
+    /// As [`Self::admits`], from the other workers' counts themselves.
+    pub fn admits_beside<'a>(&mut self, id: RealId, others: impl Iterator<Item = &'a CoreCounts>) -> bool {
+        let Some(real) = self.reals.get_mut(id.index()).filter(|r| r.upper != 0) else { return true };
+        // Each worker first counts its own and then looks at the others', in this order.
+        fence(SeqCst);
+        let now = others.fold(Connections::default(), |sum, o| sum.plus(o.connections(id)));
+        let upper = real.upper;
+        let rest = &mut self.rest[id.index()];
+        if rest.others != now {
+            let flipped = real.set_others(rest, now);
+            self.update(id, flipped);
+        }
+        self.connections(id).total() <= upper
     }
 
     /// Forgets services that are no more, so that a service added again starts afresh.

@@ -60,7 +60,12 @@
 //! together in that time, then no choice makes a server larger than another of its weight by
 //! more than `1 + n`: the chooser's own view is exact but for these n. Measured with two
 //! workers and 100 servers: by 2 with one new flow a poll, by 7 with 32 (`tests/cores.rs`).
-//! Thresholds can be overrun by n in the same way.
+//!
+//! Thresholds are exact: after a flow has been counted, and before its packet leaves, the worker
+//! reads what the others have counted by then, and withdraws ([`SchedCore::admits`]). So a
+//! server never has more connections than its upper threshold. Where W workers reach for the
+//! last places in the same instant all may withdraw: a server may count as full with up to
+//! W − 1 connections fewer (`tests/cores.rs` shows both on real threads).
 
 mod config;
 mod core;

@@ -17,6 +17,9 @@ use crate::stage::{answer, ftp, full_nat, local, rewrite, track};
 use crate::units::{Be16, Ip, RealId};
 use crate::worker::Core;
 
+/// How many real servers are tried that turn out to be full.
+const ADMISSIONS: usize = 64;
+
 /// Why no flow was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -167,12 +170,15 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
         return Err(Refused::Drop(DropReason::Martian));
     }
     match &service.persistence {
-        Some(p) => open_persistent(s, core, lane, service, p),
+        Some(p) => admit(core, |core| open_persistent(s, core, lane, service, p)),
         None if service.port == 0 && service.mark == 0 => Err(Refused::NoService),
         None => {
-            let real = choose(core, lane, service)?;
             let extra = if service.one_packet && lane.key.proto == 17 { flags::ONE_PACKET } else { 0 };
-            insert(s, core, lane, service, real, extra)
+            admit(core, |core| {
+                let real = choose(core, lane, service)?;
+                let flow = insert(s, core, lane, service, real, extra)?;
+                Ok(Opened { flow, chosen: true, template: FlowId::NONE })
+            })
         }
     }
 }
@@ -184,6 +190,35 @@ fn opens(s: &Snapshot, lane: &Lane) -> bool {
         132 => s.settings.sloppy_sctp || lane.tcp_flags == state::SCTP_INIT,
         _ => true,
     }
+}
+
+/// A flow that was opened.
+struct Opened {
+    flow: FlowId,
+    /// The scheduler chose its real server, which must not have been full: a template's may be.
+    chosen: bool,
+    /// The template that was made for it.
+    template: FlowId,
+}
+
+/// Opens a flow, and another one instead while other workers have filled its real server at
+/// the same time.
+#[inline]
+fn admit<B>(core: &mut Core<B>, open: impl Fn(&mut Core<B>) -> Result<Opened, Refused>) -> Result<FlowId, Refused> {
+    // Every try finds a server full that did not look so before; more than a few at once mean
+    // that there is no room anywhere.
+    for _ in 0..ADMISSIONS {
+        let opened = open(core)?;
+        let real = core.flows.get(opened.flow).real;
+        if core.workers == 1 || !opened.chosen || core.sched.admits(real, &core.peers, core.id) {
+            return Ok(opened.flow);
+        }
+        core.end_flow(opened.flow);
+        if opened.template != FlowId::NONE {
+            core.end_flow(opened.template);
+        }
+    }
+    Err(Refused::NoRealServer)
 }
 
 fn choose<B>(core: &mut Core<B>, lane: &Lane, service: &Service) -> Result<RealId, Refused> {
@@ -289,18 +324,30 @@ fn open_persistent<B>(
     lane: &Lane,
     service: &Service,
     p: &Persistence,
-) -> Result<FlowId, Refused> {
+) -> Result<Opened, Refused> {
     let key = template_key(lane, service, p);
     let hash = core.secret.hash(key.client, key.client_port, key.proto);
+    let usable = |real: RealId| template_usable(s, service, real);
     let found = core.flows.lookup_request(hash, &key);
-    let usable = found.filter(|id| template_usable(s, core.flows.get(*id)));
-    if let (Some(id), None) = (found, usable) {
-        core.end_flow(id);
-    }
-    let template = match usable {
+    let own = found.map(|id| core.flows.get(id).real).filter(|real| usable(*real));
+    let known = core.agreed(&key).filter(|real| usable(*real)).or(own);
+    let fresh = known.is_none();
+    let real = match known {
+        Some(real) => real,
+        None => {
+            if let Some(id) = found {
+                core.end_flow(id);
+            }
+            choose(core, lane, service)?
+        }
+    };
+    let real = core.agree(&key, real, p.timeout_ms, usable);
+    let template = match found.filter(|_| own == Some(real)) {
         Some(id) => id,
         None => {
-            let real = choose(core, lane, service)?;
+            if let Some(id) = found.filter(|_| !fresh) {
+                core.end_flow(id);
+            }
             let addr = s.real(real).map_or(Ip::UNSPECIFIED, |r| r.addr);
             let record = FlowRecord {
                 client: key.client,
@@ -321,10 +368,9 @@ fn open_persistent<B>(
             core.open_flow(hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))?
         }
     };
-    let real = core.flows.get(template).real;
-    let id = insert(s, core, lane, service, real, flags::CONTROLLED)?;
-    core.control(id, template, p.timeout_ms);
-    Ok(id)
+    let flow = insert(s, core, lane, service, real, flags::CONTROLLED)?;
+    core.control(flow, template, p.timeout_ms);
+    Ok(Opened { flow, chosen: fresh, template: if fresh { template } else { FlowId::NONE } })
 }
 
 /// Under which key a client's template is kept.
@@ -344,8 +390,9 @@ pub fn template_key(lane: &Lane, service: &Service, p: &Persistence) -> FlowKey 
 }
 
 /// The kernel's `ip_vs_check_template`.
-fn template_usable(s: &Snapshot, record: &FlowRecord) -> bool {
-    s.real(record.real).is_some_and(|r| r.available && !(s.settings.expire_quiescent_template && r.weight == 0))
+fn template_usable(s: &Snapshot, service: &Service, real: RealId) -> bool {
+    let kept = |r: &Real| r.available && !(s.settings.expire_quiescent_template && r.weight == 0);
+    s.real(real).is_some_and(|r| r.service == service.id && kept(r))
 }
 
 /// Whether a lane goes towards a real server; for the other stages' assertions.

@@ -145,6 +145,45 @@ fn thresholds_count_all_workers() {
     assert!(!w.cores[1].0.overloaded(RealId(0)));
 }
 
+/// Four threads fill servers with thresholds as fast as they can, without ever refreshing.
+#[test]
+fn thresholds_are_exact_on_threads() {
+    const WORKERS: usize = 4;
+    let uppers = [1, 2, 40, 1000];
+    let reals = uppers.map(|upper| Real { weight: 1, upper, ..Real::NONE });
+    let members = || reals.iter().enumerate().map(|(n, r)| (RealId(n as u32), r));
+    let key = SchedKey { client: Ip::default(), client_port: Be16::new(0), vip: Ip::default(), vport: Be16::new(0) };
+    for kind in [SchedulerKind::Wlc, SchedulerKind::Rr] {
+        for _ in 0..50 {
+            let sched = ServiceSched::compile(kind, 0, members());
+            let counts: Vec<CoreCounts> = (0..WORKERS).map(|_| CoreCounts::new(reals.len())).collect();
+            let barrier = std::sync::Barrier::new(WORKERS);
+            let fill = |me: usize| {
+                let mut core = SchedCore::new(4, reals.len());
+                barrier.wait();
+                while let Some(id) = core.choose(SERVICE, &sched, &counts[me], &key, Tick(0)) {
+                    core.opened(&counts[me], id, true);
+                    let others = counts.iter().enumerate().filter(|(n, _)| *n != me).map(|(_, c)| c);
+                    if !core.admits_beside(id, others) {
+                        core.closed(&counts[me], id, true);
+                    }
+                }
+            };
+            std::thread::scope(|s| {
+                for me in 0..WORKERS {
+                    let fill = &fill;
+                    s.spawn(move || fill(me));
+                }
+            });
+            for (n, upper) in uppers.iter().enumerate() {
+                let total: u32 = counts.iter().map(|c| c.active(RealId(n as u32))).sum();
+                assert!(total <= *upper, "{kind:?}: {total} of {upper}");
+                assert!(total + WORKERS as u32 > *upper, "{kind:?}: {total} of {upper}");
+            }
+        }
+    }
+}
+
 /// More services and servers than the arena holds at once: states are built anew, nothing else changes.
 #[test]
 fn a_full_arena_starts_over() {
