@@ -42,7 +42,8 @@ pub struct Slot {
 pub struct GenBuf(Box<Slot>);
 
 impl GenBuf {
-    fn new() -> Self {
+    /// An empty packet.
+    pub fn new() -> Self {
         Self(Box::new(Slot {
             head: HEADROOM as u8,
             len: 0,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use dataplane::io::BURST;
+use dataplane::io::{BURST, PacketBuf};
 use dataplane::wire::checksum;
 
 use super::port::{GenBuf, HEADROOM, Slot};
@@ -106,6 +106,19 @@ impl Template {
         let tcp_sum = pseudo + words(&f[l4..l4 + 20]);
         let peer = if way == Way::Request { VIP } else { REAL };
         Self { bytes: f, len: l4 as u8 + 20, peer, ip_sum: words(&f[14..24]), tcp_sum }
+    }
+
+    /// The packet of `s` by itself.
+    pub fn frame(&self, s: Stamp) -> Vec<u8> {
+        let mut buf = GenBuf::new();
+        let slot = buf.fresh();
+        match (self.len == 74, self.peer == VIP) {
+            (false, true) => self.write::<false, false>(s, slot),
+            (false, false) => self.write::<false, true>(s, slot),
+            (true, true) => self.write::<true, false>(s, slot),
+            (true, false) => self.write::<true, true>(s, slot),
+        }
+        buf.data().to_vec()
     }
 
     /// Writes the packet of `s`. Over IPv4 and IPv6, request and reply: one function each.
