@@ -6,6 +6,8 @@ use dataplane::counters::DropReason;
 use dataplane::snapshot::{ForwardingMode, FullNat, Match, Persistence, RealSpec, ServiceSpec, Spec};
 use dataplane::units::{Ip, RealId, ServiceId};
 
+use pollux_tests::rig::Rig;
+
 use super::world::*;
 
 const VIPS: [&str; 2] = ["10.9.0.1:80", "[2001:db8:9::1]:80"];
@@ -54,6 +56,26 @@ fn datagrams_and_a_zero_checksum_pass() {
     frame[14 + 20 + 6..14 + 20 + 8].fill(0);
     let out = rig.send(0, &frame);
     assert_eq!(out[0].1[14 + 20 + 6..14 + 20 + 8], [0, 0]);
+}
+
+#[test]
+fn a_long_run_of_taken_ports_is_leapt_over() {
+    const TAKEN: u32 = 3000;
+    let mut spec = spec((10_000, 60_000));
+    spec.services.truncate(1);
+    spec.services[0].reals.truncate(1);
+    let mut rig = Rig::with_flows(1, 8192);
+    rig.publish(&spec);
+    rig.run();
+    let syn = |n: u32| Segment::tcp(&format!("10.1.0.1:{}", 1024 + n), VIPS[0], SYN);
+    for n in 0..TAKEN {
+        pass(&mut rig, 0, &syn(n));
+    }
+    // As if the search had gone round once.
+    rig.workers[0].core().extensions.cursor = 0;
+    let (_, at_server) = pass(&mut rig, 0, &syn(TAKEN));
+    assert!(at_server.src.1 >= 10_000 + TAKEN as u16);
+    assert_eq!(pass(&mut rig, 1, &at_server.back(SYN | ACK)).1, syn(TAKEN).back(SYN | ACK));
 }
 
 #[test]

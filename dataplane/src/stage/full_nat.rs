@@ -21,8 +21,12 @@ use crate::units::{Be16, Ip};
 use crate::wire::checksum;
 use crate::worker::Core;
 
-/// Local addresses and ports that one new flow tries at most.
+/// Local addresses and ports that one new flow tries at most. When so many are taken, less than one in
+/// a hundred is free.
 const PROBES: u32 = 1024;
+/// How many of them in a row, before the search goes on elsewhere: flows that were opened one after
+/// the other and last for long hold ports that lie side by side.
+const IN_A_ROW: u32 = 32;
 /// How long a closed connection keeps its local port at least, milliseconds: as long as the
 /// real server's TIME_WAIT lasts, in which segments of the old connection may still arrive
 /// (RFC 9293 section 3.4.3; Linux waits 60 s).
@@ -47,10 +51,15 @@ pub fn choose<B>(s: &Snapshot, core: &mut Core<B>, real: &Real, rport: Be16, pro
     let (first, last) = s.settings.full_nat.ports;
     let (addresses, ports) = (pool.len() as u32, u32::from(last.checked_sub(first)?) + 1);
     let all = addresses.checked_mul(ports)?;
-    for _ in 0..all.min(PROBES.saturating_mul(u32::from(core.workers))) {
-        let n = core.extensions.cursor;
-        core.extensions.cursor = if n + 1 >= all { 0 } else { n + 1 };
-        let n = n % all;
+    let workers = u32::from(core.workers);
+    let most = PROBES.saturating_mul(workers);
+    // The golden section spreads the places where the search goes on evenly. A pool that can
+    // be searched whole is.
+    let leap = if all > most { (u64::from(all) * 0x9e37_79b9 >> 32) as u32 } else { 1 };
+    for probe in 1..=all.min(most) {
+        let n = core.extensions.cursor % all;
+        let step = if probe % (IN_A_ROW * workers) == 0 { leap } else { 1 };
+        core.extensions.cursor = ((u64::from(n) + u64::from(step)) % u64::from(all)) as u32;
         let addr = *pool.get((n % addresses) as usize)?;
         let port = Be16::new(first.wrapping_add((n / addresses) as u16));
         let hash = core.secret.hash(addr, port, proto);
