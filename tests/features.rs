@@ -2,6 +2,7 @@
 
 mod features {
     mod client_address;
+    mod cut;
     mod fast;
     mod ftp;
     mod full_nat;

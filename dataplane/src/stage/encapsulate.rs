@@ -57,7 +57,7 @@ pub fn wrap<B: PacketBuf>(
     let shim = shim_len(real.tunnel);
     let extra = outer_len + shim;
     let room = real.path_mtu(hop).saturating_sub(extra as u16);
-    let may_cut = outer_v4 && (!inner.df || !s.settings.pmtu_disc) && lane.v4;
+    let may_cut = (!inner.df || !s.settings.pmtu_disc) && lane.v4;
     if lane.ip_len > room && !may_cut {
         return Outcome::TooBig(room);
     }

@@ -82,8 +82,15 @@ pub fn examine<I: PacketIo>(
 
 /// Offset of the wrapped packet in the quoted outer one, and how many bytes the tunnel adds.
 fn inner_offset(outer: &[u8]) -> Option<(usize, usize)> {
-    let (proto, ip) =
-        if outer.first()? >> 4 == 4 { (*outer.get(9)?, usize::from(outer[0] & 15) * 4) } else { (*outer.get(6)?, 40) };
+    let (proto, ip) = if outer.first()? >> 4 == 4 {
+        (*outer.get(9)?, usize::from(outer[0] & 15) * 4)
+    } else if *outer.get(6)? == 44 {
+        // The first piece of an outer packet that was cut here (`fragment_out`).
+        let fragment = outer.get(40..)?.first_chunk::<8>()?;
+        (u16::from_be_bytes([fragment[2], fragment[3]]) < 8).then_some((fragment[0], 48))?
+    } else {
+        (outer[6], 40)
+    };
     let shim = match proto {
         4 | 41 => 0,
         47 => 4 + if outer.get(ip)? & 0x80 != 0 { 4 } else { 0 },
