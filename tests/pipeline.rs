@@ -151,6 +151,27 @@ fn ipip_wraps() {
 }
 
 #[test]
+fn what_stands_behind_a_packet_goes_no_further() {
+    for mode in [ForwardingMode::Nat, ForwardingMode::DirectRouting] {
+        let mut rig = rig(mode, 1);
+        let sent = |flags, behind: usize| {
+            let mut frame = Packet::tcp("10.1.0.1:40000", "10.9.0.1:80", flags).to(CLI).build();
+            frame.resize(frame.len() + behind, 0xee);
+            frame
+        };
+        // The padding of a short frame may stay: the next one would have to be padded again.
+        for (flags, behind, left) in [(SYN, 6, 6), (ACK, 6, 6), (ACK, 64, 0), (ACK, 1400, 0)] {
+            let out = rig.send(0, &sent(flags, behind));
+            assert_eq!(out[0].1.len(), 14 + 40 + left, "{mode:?}, {behind} bytes behind");
+        }
+        // The same for what is routed only.
+        let mut routed = Packet::udp("10.2.0.11:1", "10.1.0.1:2").to(SRV).build();
+        routed.resize(1400, 0);
+        assert_eq!(rig.send(1, &routed)[0].1.len(), 14 + 28);
+    }
+}
+
+#[test]
 fn refusals_are_answered_as_a_host_would() {
     let mut rig = rig(ForwardingMode::Nat, 1);
     let out = rig.send(0, &Packet::tcp("10.1.0.1:40000", "10.9.0.1:81", SYN).to(CLI).build());

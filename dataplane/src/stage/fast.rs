@@ -27,7 +27,7 @@ use crate::flow::state::State;
 use crate::flow::table::FlowId;
 use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::snapshot::{Forward, Snapshot};
-use crate::stage::parse::ETH;
+use crate::stage::parse::{ETH, fits};
 use crate::units::{PortId, RealId, Tick, WorkerId};
 use crate::wire::at;
 use crate::worker::Core;
@@ -164,7 +164,7 @@ fn read_plain(h: &[u8; HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<u64
         UDP => (ip_len >= 28, UDP_STATE),
         _ => return None,
     };
-    let fits = usize::from(ip_len) + ETH <= len;
+    let fits = fits(usize::from(ip_len), len);
     let addresses = word(at::<26, 8, _>(h));
     if !carries || !fits || !checksum_ok(w14, w22, (addresses >> 32) as u32) {
         return None;

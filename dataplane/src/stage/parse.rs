@@ -12,6 +12,16 @@ use crate::units::{Be16, Ip};
 
 /// Ethernet header without tags, bytes.
 pub const ETH: usize = 14;
+
+/// Bytes behind an ordinary packet are fewer than this: the padding of a short frame. More is nothing
+/// that Ethernet put there, and is cut off by the stages that look at such packets one by one.
+pub const TRAILER: usize = 64;
+
+/// Whether a frame holds an IP packet of `ip_len` bytes, and not much besides.
+#[inline(always)]
+pub fn fits(ip_len: usize, frame_len: usize) -> bool {
+    frame_len.wrapping_sub(ip_len + ETH) < TRAILER
+}
 /// Enough bytes for Ethernet, IPv4 without options and TCP without options.
 const V4_HEAD: usize = ETH + 20 + 20;
 /// Enough bytes for Ethernet, IPv6 and TCP without options.
@@ -103,7 +113,7 @@ fn parse_v4(h: &[u8; V4_HEAD], frame_len: usize, lane: &mut Lane) -> bool {
     // something is routed.
     let plain = (h[14] == 0x45)
         & (fragment == 0)
-        & (usize::from(ip_len) + ETH <= frame_len)
+        & fits(usize::from(ip_len), frame_len)
         & (ip_len >= if tcp { 40 } else { 28 })
         & (tcp | (proto == UDP))
         & v4_checksum_ok(h);
@@ -144,7 +154,7 @@ fn parse_v6(h: &[u8; V6_HEAD], frame_len: usize, lane: &mut Lane) -> bool {
     let proto = h[20];
     let least = if proto == TCP { 20 } else { 8 };
     let plain = h[14] >> 4 == 6
-        && usize::from(payload) + ETH + 40 <= frame_len
+        && fits(usize::from(payload) + 40, frame_len)
         && payload >= least
         && payload <= u16::MAX - 40
         && (proto == TCP || proto == UDP || proto == SCTP)

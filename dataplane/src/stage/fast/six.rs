@@ -7,7 +7,7 @@ use crate::burst::{Burst, Lanes};
 use crate::flow::record::{FlowRecord, TailFirst, flags};
 use crate::io::{BURST, PacketBuf};
 use crate::snapshot::{Forward, ForwardingMode, Snapshot};
-use crate::stage::parse::ETH;
+use crate::stage::parse::{ETH, fits};
 use crate::units::{Be16, Ip};
 use crate::wire::at;
 use crate::worker::Core;
@@ -74,7 +74,7 @@ fn read_plain(h: &[u8; HEAD], len: usize, mac: u64) -> Option<(u16, u16)> {
         _ => return None,
     };
     let ip_len = payload.checked_add(40)?;
-    (carries && usize::from(ip_len) + ETH <= len).then_some((ip_len, proto_state))
+    (carries && fits(usize::from(ip_len), len)).then_some((ip_len, proto_state))
 }
 
 fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, lanes: Lanes) -> Known {

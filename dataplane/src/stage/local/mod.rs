@@ -20,7 +20,7 @@ use crate::counters::DropReason;
 use crate::flow::record::FlowKey;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{IfaceId, Local, Snapshot};
-use crate::stage::parse::ETH;
+use crate::stage::parse::{self, ETH};
 use crate::stage::schedule::Refused;
 use crate::stage::{answer, fragment_out, resolve, rewrite};
 use crate::units::{Be16, Ip, Mac};
@@ -121,6 +121,7 @@ fn ip4<I: PacketIo>(
     if h.dst[0] == 0 || h.dst[0] == 127 {
         return Examined::Drop(DropReason::Martian);
     }
+    cut(&mut burst.bufs[i], l2 + usize::from(h.total_len));
     let lane = &mut burst.lanes[i];
     *lane = Lane {
         key: FlowKey {
@@ -137,10 +138,20 @@ fn ip4<I: PacketIo>(
         direction: Direction::Request,
         ..Lane::default()
     };
-    if h.fragment != 0 && !fragment::is_marked(buf) {
+    if h.fragment != 0 && burst.bufs[i].as_ref().is_some_and(|b| !fragment::is_marked(b)) {
         return fragment::keep(s, core, io, burst, i, steer);
     }
     transport(s, core, io, burst, i, steer)
+}
+
+/// Cuts off what stands behind a packet, unless it is no more than a frame's padding: nobody meant it to be
+/// carried on, and behind a small packet it could be larger than the next link.
+fn cut<B: PacketBuf>(buf: &mut Option<B>, whole: usize) {
+    if let Some(buf) = buf
+        && buf.total_len() >= whole + parse::TRAILER
+    {
+        buf.truncate(whole);
+    }
 }
 
 /// What check_v4 found.
@@ -250,6 +261,7 @@ fn ip6<I: PacketIo>(
         Ok(w) => w,
         Err(why) => return Examined::Drop(why),
     };
+    cut(&mut burst.bufs[i], l2 + ip_len);
     let lane = &mut burst.lanes[i];
     *lane = Lane {
         key: FlowKey { client: src, vip: dst, proto: walked.proto, ..FlowKey::default() },
@@ -269,7 +281,7 @@ fn ip6<I: PacketIo>(
     if src == Ip::UNSPECIFIED {
         return Examined::Drop(DropReason::Martian);
     }
-    if walked.fragment.is_some() && !fragment::is_marked(buf) {
+    if walked.fragment.is_some() && burst.bufs[i].as_ref().is_some_and(|b| !fragment::is_marked(b)) {
         return fragment::keep(s, core, io, burst, i, steer);
     }
     transport(s, core, io, burst, i, steer)
