@@ -11,7 +11,9 @@ Runs each fuzz target for SECONDS (60). Needs a nightly compiler and cargo-fuzz,
 installs both where they are missing.
 
   parse      the parse stage against a second, literal reading of the RFCs
-  pipeline   two workers on ports in memory, any packets, rules changing underneath
+  random     random bytes behind an Ethernet header, at two workers on ports in memory
+  mutated    well-formed packets of both sides, some with bytes overwritten
+  sides      clients ask and servers answer while services and servers come, go and change
 
   --target NAME   only this one
   --minimise      afterwards reduce the corpus to what adds coverage (fuzz/corpus is
@@ -19,10 +21,11 @@ installs both where they are missing.
 
 A crash ends it with status 1 and leaves the input in fuzz/artifacts/NAME; run it again:
   cargo +nightly fuzz run NAME fuzz/artifacts/NAME/crash-…
+and keep it in fuzz/corpus/NAME: every `cargo test` plays all that is there.
 HELP
 }
 
-targets=(parse pipeline)
+targets=(parse random mutated sides)
 seconds=60
 minimise=
 while [ $# -gt 0 ]; do

@@ -3,3 +3,4 @@
 pub mod oracle;
 pub mod packet;
 pub mod rig;
+pub mod story;

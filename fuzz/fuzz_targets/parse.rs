@@ -8,8 +8,10 @@ use dataplane::io::{BURST, PacketIo};
 use dataplane::stage::parse::parse;
 use dataplane::units::PortId;
 use libfuzzer_sys::fuzz_target;
-use pollux_fuzz::input::{Bytes, Step, internet_checksum};
-use pollux_fuzz::world::PORT_MACS;
+use pollux_tests::story::bytes::Bytes;
+use pollux_tests::story::check::ones_sum;
+use pollux_tests::story::frames::Step;
+use pollux_tests::story::world::PORT_MACS;
 
 fuzz_target!(|data: &[u8]| {
     let wire = Wire::new(2, 1);
@@ -67,7 +69,7 @@ fn ordinary(frame: &[u8]) -> Result<(usize, u8, &[u8]), &'static str> {
             if u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0 {
                 return Err("a fragment");
             }
-            if internet_checksum(&[&ip[..20]]) != 0 {
+            if ones_sum(&[&ip[..20]]) != 0xffff {
                 return Err("header checksum");
             }
             if ip[12] == 0 || ip[12] == 127 || ip[12] >= 224 {

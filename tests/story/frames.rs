@@ -1,9 +1,11 @@
-//! The fuzzer's bytes as a story: what arrives where, what changes, how time passes.
+//! Frames read off a string of bytes: what arrives where, what changes, how time passes.
 //!
 //! Half of the steps are well-formed packets with a few bytes overwritten, as random
 //! bytes alone never get past the checksums.
 
-use crate::world::{FIRST_V6, LOCAL_PORTS, PORT_MACS, SERVICES, vip};
+use super::bytes::Bytes;
+use super::check::ones_sum;
+use super::world::{FIRST_V6, LOCAL_PORTS, PORT_MACS, SERVICES, vip};
 
 /// One step of the story.
 pub enum Step {
@@ -22,33 +24,53 @@ pub enum Step {
     Change(u8),
 }
 
-/// Reads bytes off the front; zeros once there are none.
-pub struct Bytes<'a>(pub &'a [u8]);
+impl Bytes<'_> {
+    /// A packet's size: mostly small ones, so that many fit a story.
+    fn size(&mut self) -> usize {
+        let n = usize::from(self.u16());
+        if n < 0xf000 { n % 100 } else { n % 2048 }
+    }
 
-impl<'a> Bytes<'a> {
-    /// The next byte.
-    pub fn u8(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((b, rest)) => {
-                self.0 = rest;
-                *b
-            }
-            None => 0,
+    /// The next step of a story of random bytes behind a right Ethernet header, some with a right IPv4
+    /// header checksum; none at the end.
+    pub fn random_step(&mut self) -> Option<Step> {
+        if self.is_empty() {
+            return None;
         }
+        let head = self.u8();
+        let on = (usize::from(head >> 3) & 1, usize::from(head >> 4) & 1);
+        Some(match head & 7 {
+            0 => Step::Sleep(u32::from(self.u16())),
+            1 => Step::Change(self.u8()),
+            kind => {
+                let n = self.size();
+                let mut packet = self.take(n).to_vec();
+                if kind == 2 {
+                    return Some(Step::Frame { on, bytes: packet, cut: 0 });
+                }
+                let v6 = head & 0x20 != 0;
+                if let Some(first) = packet.first_mut() {
+                    *first = if v6 { 0x60 | *first & 15 } else { 0x45 };
+                }
+                if kind > 5 {
+                    address_a_service(&mut packet, v6);
+                }
+                if kind > 3 && !v6 && packet.len() >= 20 {
+                    packet[10..12].fill(0);
+                    let sum = !ones_sum(&[&packet[..20]]);
+                    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+                }
+                let ether: [u8; 2] = if v6 { [0x86, 0xdd] } else { [8, 0] };
+                let bytes = [&PORT_MACS[on.0][..], &[2, 9, 9, 9, 9, 9], &ether, &packet].concat();
+                let cut = if head & 0xc0 == 0xc0 { usize::from(self.u8()).min(bytes.len()) } else { 0 };
+                Step::Frame { on, bytes, cut }
+            }
+        })
     }
-    /// The next two.
-    pub fn u16(&mut self) -> u16 {
-        u16::from_be_bytes([self.u8(), self.u8()])
-    }
-    /// Up to `n` bytes.
-    pub fn take(&mut self, n: usize) -> &'a [u8] {
-        let (a, b) = self.0.split_at(n.min(self.0.len()));
-        self.0 = b;
-        a
-    }
-    /// The next step; none at the end.
+
+    /// The next step of a story of well-formed packets and mutated ones; none at the end.
     pub fn step(&mut self) -> Option<Step> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return None;
         }
         let head = self.u8();
@@ -56,7 +78,7 @@ impl<'a> Bytes<'a> {
         let cut = if head & 0xe0 == 0xe0 { usize::from(self.u8()) } else { 0 };
         Some(match head & 7 {
             0 => {
-                let n = usize::from(self.u16() % 2048);
+                let n = self.size();
                 Step::Frame { on, bytes: self.take(n).to_vec(), cut }
             }
             1 => Step::Sleep(u32::from(self.u16())),
@@ -78,6 +100,24 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// Makes a packet one for a service: by its protocol, and a VIP that the random bytes choose.
+fn address_a_service(packet: &mut [u8], v6: bool) {
+    let (proto, dst) = if v6 { (6, 24) } else { (9, 16) };
+    if packet.len() < 40 {
+        return;
+    }
+    packet[proto] = [1, 6, 17, 132, 58][usize::from(packet[proto]) % 5];
+    let n = usize::from(packet[dst]);
+    match vip(if v6 { FIRST_V6 + n % (SERVICES - FIRST_V6) } else { n % FIRST_V6 }).to_std() {
+        std::net::IpAddr::V4(a) => packet[dst..dst + 4].copy_from_slice(&a.octets()),
+        std::net::IpAddr::V6(a) => packet[dst..dst + 16].copy_from_slice(&a.octets()),
+    }
+    // A length that is right, which chance alone seldom has.
+    let len = packet.len() as u16;
+    let (at, len) = if v6 { (4, len - 40) } else { (2, len) };
+    packet[at..at + 2].copy_from_slice(&len.to_be_bytes());
+}
+
 /// What FTP says about data connections.
 const FTP: [&[u8]; 6] = [
     b"227 Entering Passive Mode (10,2,0,11,31,144).\r\n",
@@ -87,21 +127,6 @@ const FTP: [&[u8]; 6] = [
     b"EPRT |1|10.1.0.1|1025|\r\n",
     b"EPRT |2|2001:db8:1::1|1025|\r\n",
 ];
-
-/// RFC 1071.
-pub fn internet_checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum = 0u32;
-    for part in parts {
-        for c in part.chunks(2) {
-            sum += u32::from(c[0]) << 8 | u32::from(*c.get(1).unwrap_or(&0));
-        }
-        // Every part but the last has an even length.
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
 
 /// A well-formed packet: from a client to a service (port 0), or a server's reply (port 1).
 fn packet(b: &mut Bytes, port: usize, kind: u8) -> Vec<u8> {
@@ -209,9 +234,9 @@ fn transport(b: &mut Bytes, proto: u8, ports: (u16, u16), src: &[u8], dst: &[u8]
     pseudo.extend([0, proto]);
     pseudo.extend((l4.len() as u16).to_be_bytes());
     let sum = match proto {
-        1 => internet_checksum(&[&l4]),
+        1 => !ones_sum(&[&l4]),
         132 => 0,
-        _ => internet_checksum(&[&pseudo, &l4]),
+        _ => !ones_sum(&[&pseudo, &l4]),
     };
     // A UDP checksum of zero means none and stays so.
     let sum = if proto == 17 && options & 0x40 != 0 { 0 } else { sum };
@@ -234,7 +259,7 @@ fn ipv4(b: &mut Bytes, proto: u8, src: &[u8], dst: &[u8], l4: &[u8], options: u8
     let given = b.take(4 * option_words);
     ip.extend(given);
     ip.resize(20 + 4 * option_words, 0);
-    let sum = internet_checksum(&[&ip]);
+    let sum = !ones_sum(&[&ip]);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     ip.extend(l4);
     ip
