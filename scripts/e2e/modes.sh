@@ -8,8 +8,9 @@
 
 MODES=(nat full-nat dr ipip cross)
 FAMILIES=(4 6)
-# The real servers that services get.
+# The real servers that services get, and their port, if it is not the service's.
 SERVERS=(1 2 3)
+SERVER_PORT=
 LOCAL_IP=10.0.0.200
 LOCAL_IP6=2001:db8:2::200
 
@@ -50,14 +51,16 @@ modes_config() {
 # service_for MODE FAMILY LINE…: prints a service with the real servers of SERVERS. In the LINEs @ is
 # the VIP, as it stands before a port.
 service_for() {
-    local mode=$1 family=$2 at name=$1 n
+    local mode=$1 family=$2 at name=$1 n server
     shift 2
     at=$(bracketed "$(vip "$mode" "$family")")
     [ "$mode" != cross ] || name=ipip
     printf '\n[[service]]\n'
     printf '%s\n' "${@//@/$at}"
     for n in "${SERVERS[@]}"; do
-        printf '\n[[service.server]]\naddress = "%s"\nmode = "%s"\n' "$(server_address "$mode" "$family" "$n")" "$name"
+        server=$(server_address "$mode" "$family" "$n")
+        [ -z "$SERVER_PORT" ] || server=$(bracketed "$server"):$SERVER_PORT
+        printf '\n[[service.server]]\naddress = "%s"\nmode = "%s"\n' "$server" "$name"
     done
 }
 

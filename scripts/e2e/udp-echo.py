@@ -5,39 +5,56 @@
     udp-echo.py ask VIP PORT N [nosum] [size=BYTES]
                                          N datagrams from sockets of their own; prints the answers
 """
+import errno
 import socket
 import sys
 
 
+# From linux/in.h and linux/in6.h.
+IP_MTU_DISCOVER, IP_PKTINFO, SO_NO_CHECK = 10, 8, 11
+
+
 def serve(name, port):
-    # One socket for each local address, so that the answer comes from where the question went.
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
-    s.bind(("0.0.0.0", port))
+    # One socket for both families. An answer comes from where the question went.
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    s.bind(("::", port))
     print("ready", flush=True)
     while True:
         data, ancillary, _, peer = s.recvmsg(65535, 256)
-        s.sendmsg([name.encode() + b" " + data], [(socket.IPPROTO_IP, 8, b"\0" * 4 + ancillary[0][2][8:12] + b"\0" * 4)], 0, peer)
+        # The address, without the interface it came in by: the way back may be another.
+        found = {level: info for level, _, info in ancillary}
+        if peer[0].startswith("::ffff:"):
+            source = (socket.IPPROTO_IP, IP_PKTINFO, b"\0" * 4 + found[socket.IPPROTO_IP][8:12] + b"\0" * 4)
+        else:
+            source = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, found[socket.IPPROTO_IPV6][:16] + b"\0" * 4)
+        s.sendmsg([name.encode() + b" " + data], [source], 0, peer)
 
 
 def ask(vip, port, n, nosum, size):
     for i in range(n):
-        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s = socket.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM)
         if nosum:
-            s.setsockopt(socket.SOL_SOCKET, 11, 1)  # SO_NO_CHECK
-        s.settimeout(2)
-        # Larger than a packet, so that it comes and goes in fragments: no path MTU discovery.
-        s.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER
+            s.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        s.settimeout(1)
+        if ":" not in vip:
+            # Larger than a packet, so that it comes and goes in fragments: no path MTU discovery.
+            s.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, 0)
         # Connected: an answer from any other address is not taken.
         s.connect((vip, port))
-        s.send((b"%d " % i).ljust(size, b"x"))
-        try:
-            answer = s.recv(65535)
-            name, number = answer.split()[:2]
-            if int(number) == i and len(answer) >= size:
-                print(name.decode(), flush=True)
-        except (TimeoutError, ConnectionRefusedError, ValueError) as e:
-            print("error", e, flush=True)
+        # What was too big for the way is lost, and the next one is cut smaller.
+        for attempt in range(2 if size > 1 and ":" in vip else 1):
+            s.send((b"%d " % i).ljust(size, b"x"))
+            try:
+                answer = s.recv(65535)
+                name, number = answer.split()[:2]
+                if int(number) == i and len(answer) >= size:
+                    print(name.decode(), flush=True)
+                break
+            except OSError as e:
+                if e.errno != errno.EMSGSIZE or attempt > 0:
+                    print("error", e, flush=True)
         s.close()
 
 
