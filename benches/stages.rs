@@ -109,8 +109,12 @@ fn bench_way(c: &mut Criterion, name: &str, world: &mut World, stages: &[Stage])
     for stage in stages {
         group.bench_function(format!("{stage:?}").to_lowercase(), |b| {
             b.iter_custom(|n| {
-                let cycles: u64 = (0..n).map(|_| world.burst(*stage)).sum();
-                Duration::from_nanos((cycles as f64 / rate) as u64)
+                let mut cycles: Vec<u64> = (0..n).map(|_| world.burst(*stage)).collect();
+                let mid = cycles.len() / 2;
+                let most = 4 * *cycles.select_nth_unstable(mid).1;
+                // The core was taken away: that says nothing about the stage.
+                let sum: u64 = cycles.iter().map(|c| *c.min(&most)).sum();
+                Duration::from_nanos((sum as f64 / rate) as u64)
             });
         });
     }

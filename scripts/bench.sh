@@ -27,11 +27,12 @@ Compares with the floors and fails when one is missed. Takes about twenty minute
   --floor-only       testpmd alone
   --subject NAME     pollux, or to test the rig: macswap, 5tswap
   --write-doc        write the table into docs/PERFORMANCE.md
-  --figures          draw docs/figures/*.svg from the last results
+  --figures          instead of all this: measure each stage by itself (criterion, two minutes),
+                     then draw docs/figures/*.svg from that and what --write-doc left there
   --generator        instead of all this: what packets made in the process show, also those
                      of 10 million flows; connections, hand-off, latency, scale. Without one
                      of --rows, --flows, --workers, --orders it is the end of a whole run
-  --parts LIST       with --generator: of packets,connections,handoff,latency,delays,services
+  --parts LIST       with --generator: of packets,connections,handoff,latency,delays,services,scale
   --instructions     instead of all this: instructions per packet by callgrind,
                      compared with benches/instructions.json
   --update           with --instructions: write the baseline
@@ -91,14 +92,28 @@ fi
 generate() {
     need_packages python3 build-essential
     need_rust
+    # The part `scale` needs the daemon.
+    case ,${parts:-${quick:+none}}, in
+    ,, | *,scale,*) [ -n "$binaries" ] || binaries=$(build_release) ;;
+    esac
     (setup_hugepages 640) || log "goes on with fewer huge pages"
     python3 "$root/scripts/bench/generator.py" --root "$root" --work "$work" --command "${command% }" \
-        ${quick:+--quick} ${parts:+--parts "$parts"} $json ${doc:+--write-doc "$doc"}
+        --bin "$binaries" ${quick:+--quick} ${parts:+--parts "$parts"} $json ${doc:+--write-doc "$doc"}
 }
 
+binaries=
 if [ -n "$generator" ]; then
     generate
     exit
+fi
+
+if [ -n "$figures" ]; then
+    need_packages python3-matplotlib build-essential
+    need_rust
+    (cd "$root" && CRITERION_HOME="$work/criterion" cargo bench -q -p pollux-dataplane --bench stages -- stage/ >&2)
+    # Debian's Python, for which the package is; not another one on the path.
+    exec /usr/bin/python3 "$root/scripts/bench/figures.py" --instructions "$root/benches/instructions.json" \
+        --criterion "$work/criterion" --out "$root/docs/figures"
 fi
 
 need_root "it runs DPDK programs on huge pages"
@@ -114,7 +129,6 @@ fi
 : "${workers:=1,2}" "${orders:=created,shuffled}"
 : "${flows:=1024,65536${full:+,1048576}}"
 
-binaries=
 if [ "$subject" = pollux ]; then
     binaries=$(build_release)
 fi
@@ -134,9 +148,5 @@ if [ -z "$selected" ] && [ "$status" -le 1 ]; then
     # What fits into two minutes.
     parts=${quick:+packets,connections}
     generate || status=1
-fi
-if [ -n "$figures" ] && [ "$status" -le 1 ]; then
-    python3 "$root/scripts/bench/figures.py" --results "$work/results.json" \
-        --instructions "$root/benches/instructions.json" --out "$root/docs/figures"
 fi
 exit "$status"

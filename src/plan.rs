@@ -24,6 +24,10 @@ const BUFFER_OVERHEAD: usize = 128 + 64 + 64;
 const BASE_MB: usize = 64;
 /// Buffers that a worker may keep: bursts, caches, rings to others, waiting packets, fragments.
 const PER_WORKER: usize = 512 + 256 + 512 + 1088 + 2048;
+/// The program, its libraries and control's own memory.
+const CONTROL: usize = 35_000_000;
+/// What control keeps for each real server of the configuration: model, listing, two snapshots.
+const CONTROL_PER_SERVER: usize = 2_300;
 /// What a worker keeps for each real server: its scheduler's state, counters, connection counts.
 const PER_REAL: usize = 220 + size_of::<RealCounters>() + 12;
 /// And for each service.
@@ -75,6 +79,7 @@ pub fn plan(config: &Config) -> Plan {
         // Removed servers keep their number while they have flows: room for as many again.
         max_reals: config.limits.max_real_servers.saturating_mul(2) as usize,
         memory_mb,
+        configured_servers: config.services.server_count(),
     }
 }
 
@@ -128,13 +133,14 @@ pub fn memory_summary(plan: &Plan) -> String {
     let workers = plan.cores.len();
     let tables = FlowTable::bytes_with_aliases(plan.flow_capacity, plan.flow_aliases) * workers;
     let state = (plan.max_reals * PER_REAL + plan.max_services * PER_SERVICE + SCHEDULERS) * workers;
+    let control = CONTROL + plan.configured_servers * CONTROL_PER_SERVER;
     // Full NAT, FTP and told client addresses: taken as such flows come.
     let extensions = plan.flow_capacity as usize * (size_of::<Extension>() + size_of::<u32>()) * workers;
     let mb = |bytes: usize| bytes.div_ceil(1_000_000);
     format!(
         "memory: {} MB for DPDK with {} packet buffers of {} bytes, {} MB for {} flow tables of {} flows each, {} MB for \
-         counters and schedulers of up to {} real servers and {} services, {} MB in all; up to {} MB more if every \
-         flow has an extension",
+         counters and schedulers of up to {} real servers and {} services, {} MB for control with {} real servers, \
+         {} MB in all; up to {} MB more if every flow has an extension",
         plan.memory_mb,
         plan.packets,
         plan.data_room,
@@ -144,7 +150,9 @@ pub fn memory_summary(plan: &Plan) -> String {
         mb(state),
         plan.max_reals,
         plan.max_services,
-        plan.memory_mb + mb(tables) + mb(state),
+        mb(control),
+        plan.configured_servers,
+        plan.memory_mb + mb(tables) + mb(state) + mb(control),
         mb(extensions),
     )
 }

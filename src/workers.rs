@@ -41,6 +41,8 @@ pub struct Plan {
     pub max_reals: usize,
     /// Megabytes asked of DPDK.
     pub memory_mb: usize,
+    /// Real servers in the configuration file.
+    pub configured_servers: usize,
 }
 
 /// The running dataplane. Dropping it without [`Dataplane::stop`] leaves the workers running.

@@ -5,6 +5,7 @@
 //! Each time round a buffer gets a whole new header, so that nothing is left of what the
 //! director did to it. What a packet costs here is the same for every pipeline behind.
 
+use dataplane::flow::memory::prefetch_near;
 use dataplane::io::{BURST, PacketBuf, PacketIo, RxInfo, TxOffload};
 use dataplane::units::PortId;
 use dataplane::worker::tsc;
@@ -75,6 +76,11 @@ impl PacketBuf for GenBuf {
     fn data_mut(&mut self) -> &mut [u8] {
         let range = usize::from(self.0.head)..self.end();
         &mut self.0.bytes.0[range]
+    }
+    #[inline(always)]
+    fn prefetch(&self) {
+        // The frame's line, as DPDK's buffers do: worth something when another core wrote it.
+        prefetch_near(&raw const self.0.bytes.0[HEADROOM]);
     }
     #[inline(always)]
     fn total_len(&self) -> usize {

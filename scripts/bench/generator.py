@@ -19,6 +19,7 @@ FULL = {
     "latency": ["--pairs", "7"],
     "delays": [],
     "services": ["--flows", "65536,1048576,10000000", "--pairs", "5", "--slice-ms", "150"],
+    "scale": [],
 }
 QUICK = {
     "packets": ["--rows", "dr,nat", "--flows", "65536,1048576", "--orders", "shuffled", "--pairs", "3", "--slice-ms", "60"],
@@ -56,6 +57,11 @@ TABLES = [
         ("flows", "flows", 0), ("services", "services", 0), ("real servers", "reals", 0), ("E (ns)", "e_ns", 1),
         ("E ÷ that of the first", "growth", 2), ("whole packet ÷", "growth_with_port", 2),
         ("compile (ms)", "compile_ms", 1), ("spread", "spread", "%"), ("target", "floor", None)]),
+    ("The daemon with large configurations", "scale", [
+        ("services", "services", 0), ("real servers", "reals", 0), ("room for flows", "flows", 0), ("start (s)", "start_s", 2),
+        ("memory (MB)", "memory_mb", 0), ("announced", "promised_mb", 0), ("change of one server (ms)", "change_ms", 1),
+        ("control's processor time", "change_cpu_ms", 1), ("longest", "change_max_ms", 1), ("all statistics (ms)", "stats_ms", 1),
+        ("target", "floor", None)]),
 ]
 MAX_SPREAD = 0.10
 BEGIN, END = "<!-- generator:begin -->", "<!-- generator:end -->"
@@ -65,10 +71,14 @@ def say(text):
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def run(program, part, options):
+def run(args, program, part, options):
     """The results of one part."""
     say(f"generator port: {part}")
-    done = subprocess.run([program, part, *options], stdout=subprocess.PIPE, text=True)
+    command = [program, part, *options]
+    if part == "scale":
+        tool = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scale.py")
+        command = [sys.executable, tool, "--work", args.work, "--bin", args.bin, *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"bench: error: the generator failed at `{part}`")
     return [{"part": part, **json.loads(line)} for line in done.stdout.splitlines() if line.startswith("{")]
@@ -148,6 +158,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--root", required=True)
     p.add_argument("--work", required=True)
+    p.add_argument("--bin", default="", help="directory of polluxd, for the part scale")
     p.add_argument("--quick", action="store_true")
     p.add_argument("--parts", default="")
     p.add_argument("--json", action="store_true")
@@ -158,10 +169,12 @@ def main():
     chosen = args.parts.split(",") if args.parts else list(plan)
     if unknown := [c for c in chosen if c not in FULL]:
         raise SystemExit(f"bench: no part {unknown[0]}; there are {', '.join(FULL)}")
+    if not args.bin:
+        chosen = [c for c in chosen if c != "scale"]
     program = build_bench(args.root, "generator")
     results = []
     for part in chosen:
-        rows = run(program, part, plan.get(part, []))
+        rows = run(args, program, part, plan.get(part, []))
         results += worse_orders(rows) if part == "packets" else rows
     path = os.path.join(args.work, "generator.json")
     old = []
@@ -177,6 +190,7 @@ def main():
             print(json.dumps({k: v for k, v in r.items() if k != "limit"}))
     print(tables(fresh), file=sys.stderr if args.json else sys.stdout)
     if args.write_doc:
+        report.keep(args.write_doc, "generator.json", [{k: v for k, v in r.items() if k != "limit"} for r in results])
         write_doc(args.write_doc, args.command, tables(results))
     missed = [r for r in fresh if misses(r)]
     for r in missed:

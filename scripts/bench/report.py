@@ -108,8 +108,17 @@ def machine():
     ]
 
 
+def keep(path, name, rows):
+    """Leaves the results beside the document's figures, which are drawn from them."""
+    directory = os.path.join(os.path.dirname(path), "figures")
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, name), "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
+
+
 def write_doc(path, args, results):
-    """Replaces what stands between the markers."""
+    """Replaces what stands between the markers, and leaves the results for the figures."""
+    keep(path, "packets.json", [{k: round(r[k], 4) if isinstance(r[k], float) else r[k] for k in KEYS} for r in results])
     with open(path) as f:
         text = f.read()
     if BEGIN not in text or END not in text:

@@ -209,7 +209,6 @@ def parse():
     p.add_argument("--subject", choices=["pollux", "macswap", "5tswap", "none"], default="pollux")
     p.add_argument("--json", action="store_true")
     p.add_argument("--write-doc", metavar="FILE")
-    p.add_argument("--figures", metavar="DIR")
     p.add_argument("--command", default="scripts/bench.sh")
     p.add_argument("--work", required=True, help="directory for captures, logs and results")
     p.add_argument("--bin", help="directory of polluxd")
