@@ -10,7 +10,8 @@ usage: scripts/test.sh [--list] [--keep-going|--fail-fast] [NAME…]
 
 As root on Debian 12 or newer (what is missing is installed): formatting, lints with and
 without DPDK, unit and property tests, scenarios recorded from the kernel, golden captures
-through the daemon, and the daemon in network namespaces with nginx, wrk, iperf3 and scapy. No huge pages are needed.
+through the daemon, and the daemon in network namespaces with nginx, wrk, iperf3, dig, ftp,
+traceroute and others. No huge pages are needed.
 
 NAME chooses steps: format, lint, build, unit, oracle, instructions, golden, e2e, or one file of scripts/e2e
 such as 30-change-under-load. --list prints the names.
@@ -158,7 +159,7 @@ for component in rustfmt clippy; do
 done
 # All at once, which is faster than one by one: every test names what it needs itself too.
 install_packages "${BUILD_PACKAGES[@]}" "${WORLD_PACKAGES[@]}" wrk iperf3 tcpdump tshark python3 python3-scapy \
-    iputils-ping iputils-arping git
+    iputils-ping iputils-arping iputils-tracepath traceroute bind9-dnsutils dnsmasq-base ftp vsftpd git
 mkdir -p "$LOGS"
 
 for name in "${chosen[@]}"; do

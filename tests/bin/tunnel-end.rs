@@ -3,8 +3,9 @@
 //! Runs in a real server's network namespace, takes the outer header off every packet
 //! that a director wrapped, and gives the inner packet to that namespace's own stack,
 //! which has the VIP on its loopback. Understood are IPIP and 6in4 (RFC 2003, RFC 4213:
-//! IP protocols 4 and 41) over IPv4 and IPv6, GRE (RFC 2784, protocol 47), and GUE
-//! (UDP; draft-ietf-intarea-gue, data messages without extensions of variable length).
+//! IP protocols 4 and 41) over IPv4 and IPv6, GRE (RFC 2784, protocol 47), GUE
+//! (UDP; draft-ietf-intarea-gue, data messages without extensions of variable length), and
+//! VXLAN (RFC 7348), whose inner frame may be for any station.
 //!
 //! The inner packet goes out by a raw socket that includes the header; since the VIP is
 //! local, the kernel loops it back in. It recomputes the inner header's checksum on the
@@ -34,6 +35,9 @@ struct Options {
     /// UDP port of GUE.
     #[arg(long, default_value_t = 6080)]
     gue_port: u16,
+    /// UDP port of VXLAN.
+    #[arg(long, default_value_t = 4789)]
+    vxlan_port: u16,
 }
 
 /// Where the inner packets go.
@@ -62,10 +66,8 @@ fn main() -> Result<()> {
             });
         }
     }
-    let gue = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
-    gue.set_only_v6(false)?;
-    gue.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, options.gue_port)).into())?;
-    serve(gue, inner.clone(), report, after_gue);
+    serve(datagrams(options.gue_port)?, inner.clone(), report.clone(), after_gue);
+    serve(datagrams(options.vxlan_port)?, inner.clone(), report, after_vxlan);
 
     println!("ready");
     let mut said = 0;
@@ -82,6 +84,14 @@ fn main() -> Result<()> {
             }
         }
     }
+}
+
+/// A socket for tunnels in UDP of both families. The kernel takes none without a checksum over IPv6.
+fn datagrams(port: u16) -> Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    Ok(socket)
 }
 
 /// Receives from `socket` on a thread of its own, for ever.
@@ -173,6 +183,22 @@ fn after_gue(packet: &[u8]) -> Result<&[u8], String> {
         1 => Ok(packet),
         version => Err(format!("GUE version {version}")),
     }
+}
+
+/// The header has one flag that must be set, and the network's number; then a whole frame.
+fn after_vxlan(packet: &[u8]) -> Result<&[u8], String> {
+    let &[flags, _, _, _, _, _, _, reserved, ref frame @ ..] = packet else { return Err("short VXLAN header".into()) };
+    if flags != 0x08 || reserved != 0 {
+        return Err(format!("VXLAN header {:02x?}", &packet[..8]));
+    }
+    let version = match frame.get(12..14) {
+        Some([0x08, 0x00]) => 4,
+        Some([0x86, 0xdd]) => 6,
+        other => return Err(format!("VXLAN ethertype {other:02x?}")),
+    };
+    let inner = frame.get(14..).unwrap_or_default();
+    let right = inner.first().is_some_and(|b| b >> 4 == version);
+    if right { Ok(inner) } else { Err("VXLAN ethertype of the other family".into()) }
 }
 
 /// RFC 1071; zero over bytes that contain a right checksum.
