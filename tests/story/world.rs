@@ -85,7 +85,8 @@ fn settings(variant: u8) -> Settings {
         sloppy_tcp: on(0),
         schedule_icmp: on(1),
         refusal: if on(2) { Refusal::Silent } else { Refusal::Answer },
-        gone: [GonePolicy::Drop, GonePolicy::Reset, GonePolicy::Reschedule, GonePolicy::Kernel][usize::from(variant) % 4],
+        gone: [GonePolicy::Drop, GonePolicy::Reset, GonePolicy::Reschedule, GonePolicy::Kernel]
+            [usize::from(variant) % 4],
         pmtu_disc: !on(3),
         nat_icmp_send: on(4),
         secure_tcp: if on(5) { 3 } else { 1 },

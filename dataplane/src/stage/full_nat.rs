@@ -55,7 +55,7 @@ pub fn choose<B>(s: &Snapshot, core: &mut Core<B>, real: &Real, rport: Be16, pro
     let most = PROBES.saturating_mul(workers);
     // The golden section spreads the places where the search goes on evenly. A pool that can
     // be searched whole is.
-    let leap = if all > most { (u64::from(all) * 0x9e37_79b9 >> 32) as u32 } else { 1 };
+    let leap = if all > most { ((u64::from(all) * 0x9e37_79b9) >> 32) as u32 } else { 1 };
     for probe in 1..=all.min(most) {
         let n = core.extensions.cursor % all;
         let step = if probe % (IN_A_ROW * workers) == 0 { leap } else { 1 };
