@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Daemon;
+use common::{CONFIG, Daemon};
 use serde_json::{Value, json};
 
 const KEY: &str = "tcp:10.9.0.1:80";
@@ -242,9 +242,17 @@ fn the_running_configuration_can_be_given_to_a_daemon_again() {
     let (_, before) = d.call("GET", "/v1/config", "");
     let (status, head, toml) = d.call_with("GET", "/v1/config?format=toml", "", "");
     assert!(status == 200 && head.contains("content-type: application/toml"), "{head}");
-    let file = format!("[[port]]\nname = \"p0\"\ndevice = \"net_null0\"\naddresses = [\"10.3.0.2/24\"]\n{toml}");
-    let config = control::config::parse("running.toml", &file)
-        .unwrap_or_else(|e| panic!("{}\n{file}", control::config::render(&e)));
+    let config = control::config::parse("running.toml", &toml)
+        .unwrap_or_else(|e| panic!("{}\n{toml}", control::config::render(&e)));
+    let mut same = control::config::parse("same.toml", CONFIG).unwrap();
+    (same.services, same.warnings) = (config.services.clone(), config.warnings.clone());
+    assert_eq!(config, same, "{toml}");
+    assert_eq!(before["ports"][1]["mtu"], 9000);
+    assert_eq!(before["timeouts"]["udp"], 250);
+    assert_eq!(
+        before["neighbours"][0],
+        json!({"address": "10.10.0.7", "mac": "02:00:00:00:02:0b", "port": "front", "vlan": 10})
+    );
     let read: Vec<Value> = config.services.iter().map(|s| serde_json::to_value(&**s).unwrap()).collect();
     for (a, b) in read.iter().zip(before["services"].as_array().unwrap()) {
         for (name, value) in b.as_object().unwrap() {

@@ -13,6 +13,21 @@ for path in healthz version status services stats flows neighbours ports timeout
     check_equal "GET /v1/$path" 200 "$(status GET "/v1/$path")"
     check "GET /v1/$path is JSON" jq -e . <<<"$(api GET "/v1/$path")"
 done
+# The whole configuration that runs: what the file says, what it leaves out, and what the API changed.
+config=$(api GET /v1/config)
+check_equal "the configuration has the ports" "$(api GET /v1/ports | jq '.ports | length')" "$(jq '.ports | length' <<<"$config")"
+check_equal "the workers" "$(api GET /v1/status | jq '.adopted | length')" "$(jq '.workers.cores | length' <<<"$config")"
+check_equal "addresses, routes, settings, limits, time-outs" true \
+    "$(jq '(.ports[0].addresses | length > 0) and (.routes | type == "array") and (.settings | has("routing"))
+        and (.limits.max_services > 0) and (.timeouts.tcp_established > 0)' <<<"$config")"
+check_equal "all services with their servers" "$(api GET /v1/services | jq -c '[.services[] | [.address, (.servers | length)]]')" \
+    "$(jq -c '[.services[] | [.address, (.servers | length)]]' <<<"$config")"
+check_equal "time-outs are changed" 200 "$(status PATCH /v1/timeouts -H "$json" -d '{"udp_s": 123}')"
+check_equal "and shown as changed" 123 "$(api GET /v1/config | jq .timeouts.udp)"
+check_equal "and back" 200 "$(status PATCH /v1/timeouts -H "$json" -d '{"udp_s": 300}')"
+ctl config show >"$WORLD_DIR/running.toml"
+check "polluxctl config show is a file that polluxd takes" ctl config check "$WORLD_DIR/running.toml"
+
 check_equal "an unknown path" 404 "$(status GET /v1/nonsense)"
 check_equal "a wrong method" 405 "$(status DELETE /v1/version)"
 check_equal "a service that is not there" 404 "$(status GET /v1/services/tcp:192.0.2.9:80)"

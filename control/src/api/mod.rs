@@ -9,6 +9,7 @@ mod error;
 mod operation;
 mod read;
 mod routes;
+mod toml;
 mod types;
 
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
+pub use self::toml::config_as_toml;
 pub use error::{ApiError, ErrorBody, Problem};
-pub use read::services_as_toml;
 pub use routes::{Route, SchemaOf, routes};
-pub use types::{Health, NeighbourList, PortList, RunningConfig, ServerList, ServiceList, Timeouts, TimeoutsPatch};
+pub use types::{Health, NeighbourList, PortList, ServerList, ServiceList, Timeouts, TimeoutsPatch};
 
 use crate::engine::EngineHandle;
 

@@ -4,16 +4,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
 
 use super::Api;
 use super::decode::{key, query};
 use super::error::ApiError;
-use super::types::{
-    ConfigFormat, ConfigQuery, Health, NeighbourList, PortList, RunningConfig, ServerList, ServiceList, Timeouts,
-};
+use super::toml::config_as_toml;
+use super::types::{ConfigFormat, ConfigQuery, Health, NeighbourList, PortList, ServerList, ServiceList, Timeouts};
 use crate::engine::{FlowPage, FlowQuery, ServerView, ServiceView, Stats, Status, Version};
-use crate::model::{Error, NewService, ServerKey, ServiceKey};
+use crate::model::{Error, ServerKey, ServiceKey};
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -95,12 +93,10 @@ pub async fn timeouts(State(api): State<Api>) -> Answer<Timeouts> {
 /// `GET /v1/config`
 pub async fn config(State(api): State<Api>, uri: Uri) -> Result<Response, ApiError> {
     let ConfigQuery { format } = query(&uri)?;
-    let status = api.engine.status().await?;
-    let services: Vec<NewService> = api.engine.services().await?.iter().map(NewService::from).collect();
-    let config = RunningConfig { generation: status.generation, config_file: status.config_file, services };
+    let config = api.engine.config().await?;
     Ok(match format {
         ConfigFormat::Json => Json(config).into_response(),
-        ConfigFormat::Toml => ([(header::CONTENT_TYPE, "application/toml")], services_as_toml(&config)).into_response(),
+        ConfigFormat::Toml => ([(header::CONTENT_TYPE, "application/toml")], config_as_toml(&config)).into_response(),
     })
 }
 
@@ -108,46 +104,4 @@ pub async fn config(State(api): State<Api>, uri: Uri) -> Result<Response, ApiErr
 pub async fn openapi() -> Response {
     let kind = [(header::CONTENT_TYPE, "application/json")];
     (StatusCode::OK, kind, crate::openapi::text()).into_response()
-}
-
-/// The services as the configuration file has them: `[[service]]` with `[[service.server]]`.
-pub fn services_as_toml(config: &RunningConfig) -> String {
-    let mut out = format!("# The services of generation {}.\n", config.generation);
-    for service in &config.services {
-        let Ok(Value::Object(mut fields)) = serde_json::to_value(service) else { continue };
-        let servers = fields.remove("servers");
-        out.push_str("\n[[service]]\n");
-        lines(&mut out, &fields);
-        for server in servers.as_ref().and_then(Value::as_array).into_iter().flatten() {
-            out.push_str("\n[[service.server]]\n");
-            server.as_object().into_iter().for_each(|s| lines(&mut out, s));
-        }
-    }
-    out
-}
-
-fn lines(out: &mut String, fields: &Map<String, Value>) {
-    for (name, value) in in_order(fields) {
-        out.push_str(&format!("{name} = {}\n", toml_value(value)));
-    }
-}
-
-/// What names a thing comes first, the rest in the order of the alphabet.
-fn in_order(fields: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
-    let mut all: Vec<_> = fields.iter().collect();
-    all.sort_by_key(|(name, _)| (*name != "address" && *name != "type", *name));
-    all.into_iter()
-}
-
-fn toml_value(value: &Value) -> String {
-    match value {
-        // JSON's strings are TOML's basic strings: every escape that serde_json writes is one there.
-        Value::Null => "\"\"".into(),
-        Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
-        Value::Object(fields) => {
-            let fields: Vec<String> = in_order(fields).map(|(k, v)| format!("{k} = {}", toml_value(v))).collect();
-            format!("{{ {} }}", fields.join(", "))
-        }
-        other => other.to_string(),
-    }
 }

@@ -9,11 +9,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::decode::ChangeQuery;
 use super::types::{
-    ConfigQuery, Health, NeighbourList, PortList, RunningConfig, ServerList, ServiceList, Timeouts, TimeoutsPatch,
-    ZeroQuery,
+    ConfigQuery, Health, NeighbourList, PortList, ServerList, ServiceList, Timeouts, TimeoutsPatch, ZeroQuery,
 };
 use super::{Api, change, read};
-use crate::engine::{Accepted, Change, EndFlows, FlowPage, FlowQuery, ServerView, ServiceView, Stats, Status, Version};
+use crate::engine::{
+    Accepted, Change, EndFlows, FlowPage, FlowQuery, RunningConfig, ServerView, ServiceView, Stats, Status, Version,
+};
 use crate::model::{NewServer, NewService, ServerPatch, ServicePatch};
 
 /// Makes the schema of one type.
@@ -142,9 +143,15 @@ fn reading() -> Vec<Route> {
         Route::new("GET", "/v1/ports", "listPorts", "Ports with their counters.", read::ports).answers::<PortList>(),
         Route::new("GET", "/v1/timeouts", "timeouts", "The time-outs of TCP and UDP flows.", read::timeouts)
             .answers::<Timeouts>(),
-        Route::new("GET", "/v1/config", "config", "The running services, to be given to a daemon again.", read::config)
-            .query::<ConfigQuery>()
-            .answers::<RunningConfig>(),
+        Route::new(
+            "GET",
+            "/v1/config",
+            "config",
+            "The running configuration, to be given to a daemon again.",
+            read::config,
+        )
+        .query::<ConfigQuery>()
+        .answers::<RunningConfig>(),
         Route::new("GET", "/v1/openapi.json", "openapi", "This description.", read::openapi),
     ]
 }

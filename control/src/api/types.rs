@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{NeighbourView, PortView, ServerView, ServiceView};
-use crate::model::{NewServer, NewService, ServiceKey};
+use crate::model::ServiceKey;
 
 /// All services.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -69,18 +69,6 @@ pub struct Health {
     pub generation: u64,
 }
 
-/// The services that run now, in the form in which they can be given to the daemon again.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct RunningConfig {
-    /// Generation of the newest snapshot.
-    pub generation: u64,
-    /// The configuration file that the daemon was started with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_file: Option<String>,
-    /// The services with their real servers.
-    pub services: Vec<NewService>,
-}
-
 /// What to zero.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -106,33 +94,4 @@ pub enum ConfigFormat {
     Json,
     /// Tables as the configuration file has them.
     Toml,
-}
-
-impl From<&ServiceView> for NewService {
-    fn from(s: &ServiceView) -> Self {
-        Self {
-            address: s.address,
-            scheduler: s.scheduler,
-            sched_flags: s.sched_flags.clone(),
-            persistence: s.persistence,
-            one_packet: s.one_packet,
-            client_address: s.client_address,
-            ftp: s.ftp,
-            rules: s.rules.clone(),
-            servers: s.servers.iter().map(NewServer::from).collect(),
-        }
-    }
-}
-
-impl From<&ServerView> for NewServer {
-    fn from(s: &ServerView) -> Self {
-        Self {
-            address: s.address,
-            mode: s.mode,
-            tunnel: s.tunnel.unwrap_or_default(),
-            weight: s.weight,
-            upper_threshold: s.upper_threshold,
-            lower_threshold: s.lower_threshold,
-        }
-    }
 }

@@ -14,6 +14,7 @@ use dataplane::snapshot::Settings;
 use dataplane::units::Mac;
 
 pub use error::{ConfigError, render};
+pub use read::TIMEOUT_KEYS;
 
 use crate::model::{Limits, Network, Services};
 

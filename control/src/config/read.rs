@@ -162,20 +162,23 @@ fn read_settings(s: &Section, t: &mut Settings) {
     s.finish();
 }
 
+/// The time-outs that can be set, by their names in the file.
+pub const TIMEOUT_KEYS: [(&str, State); 11] = [
+    ("tcp_established", State::Established),
+    ("tcp_syn_sent", State::SynSent),
+    ("tcp_syn_recv", State::SynRecv),
+    ("tcp_fin_wait", State::FinWait),
+    ("tcp_time_wait", State::TimeWait),
+    ("tcp_close", State::Close),
+    ("tcp_close_wait", State::CloseWait),
+    ("tcp_last_ack", State::LastAck),
+    ("udp", State::Udp),
+    ("sctp_established", State::SctpEstablished),
+    ("sctp_closed", State::SctpClosed),
+];
+
 fn read_timeouts(s: &Section, t: &mut Timeouts) {
-    for (key, state) in [
-        ("tcp_established", State::Established),
-        ("tcp_syn_sent", State::SynSent),
-        ("tcp_syn_recv", State::SynRecv),
-        ("tcp_fin_wait", State::FinWait),
-        ("tcp_time_wait", State::TimeWait),
-        ("tcp_close", State::Close),
-        ("tcp_close_wait", State::CloseWait),
-        ("tcp_last_ack", State::LastAck),
-        ("udp", State::Udp),
-        ("sctp_established", State::SctpEstablished),
-        ("sctp_closed", State::SctpClosed),
-    ] {
+    for (key, state) in TIMEOUT_KEYS {
         if let Some(seconds) = s.get(key).and_then(|f| f.int::<u32>(1..=MAX_SECONDS)) {
             t.set(state, seconds * 1000);
         }

@@ -358,7 +358,7 @@ pub struct FlowsArgs {
 /// `polluxctl config …`
 #[derive(Subcommand, Debug)]
 pub enum ConfigCommand {
-    /// Prints the running services as the configuration file has them
+    /// Prints the running configuration as a configuration file
     Show,
     /// Checks a configuration file without a daemon
     Check {

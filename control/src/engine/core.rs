@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// The configuration's settings with the time-outs that were set.
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         let mut s = self.config.settings.clone();
         if let Some(TimeoutChange { set, .. }) = self.timeouts {
             s.timeouts.set(FlowState::Established, set.tcp_s.saturating_mul(1000));

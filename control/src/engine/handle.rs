@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::report::{Accepted, FlowPage, NeighbourView, PortView, ServiceView, Stats, Status, Version};
 use super::request::{Change, EndFlows, FlowQuery, Operation, Reply, Request, Response};
+use super::running::RunningConfig;
 use crate::model::{Error, ErrorCode, ServiceKey};
 
 /// A request on its way to the engine.
@@ -105,6 +106,10 @@ impl EngineHandle {
     query! {
         /// The time-outs of `ipvsadm --set`: TCP, TCP after a FIN, UDP, seconds.
         timeouts() -> (u32, u32, u32), Request::Timeouts, Response::Timeouts(a, b, c) => (a, b, c)
+    }
+    query! {
+        /// The configuration that runs.
+        config() -> RunningConfig, Request::Config, Response::Config(c) => *c
     }
     query! {
         /// Reads the configuration file again.

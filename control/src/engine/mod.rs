@@ -13,6 +13,7 @@ mod query;
 mod report;
 mod request;
 mod run;
+mod running;
 mod statistics;
 mod tick;
 
@@ -24,3 +25,4 @@ pub use handle::{EngineHandle, Envelope, QUEUE};
 pub use report::*;
 pub use request::{Change, EndFlows, FlowQuery, Operation, Reply, Request, Response};
 pub use run::{Progress, Ticket, run};
+pub use running::*;

@@ -25,6 +25,7 @@ impl Engine {
                 let (tcp, tcp_fin, udp) = self.three_timeouts();
                 Response::Timeouts(tcp, tcp_fin, udp)
             }
+            Request::Config => Response::Config(Box::new(self.running_config())),
             // The others never come here; a status harms nobody.
             _ => Response::Status(Box::new(self.status(now))),
         })

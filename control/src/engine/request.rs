@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::report::{Accepted, FlowPage, NeighbourView, PortView, ServiceView, Stats, Status, Version};
+use super::running::RunningConfig;
 use crate::model::{Error, NewServer, NewService, ServerKey, ServerPatch, ServiceKey, ServicePatch};
 
 /// One change. A request carries a list of them, of which all are made or none.
@@ -150,6 +151,8 @@ pub enum Request {
     Status,
     /// The time-outs of `ipvsadm --set`: TCP, TCP after a FIN, UDP, seconds.
     Timeouts,
+    /// The configuration that runs.
+    Config,
     /// Reads the configuration file again.
     Reload,
 }
@@ -177,6 +180,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Timeouts`]: TCP, TCP after a FIN, UDP, seconds.
     Timeouts(u32, u32, u32),
+    /// To [`Request::Config`].
+    Config(Box<RunningConfig>),
 }
 
 /// What a request ends with.

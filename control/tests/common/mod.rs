@@ -13,12 +13,45 @@ use std::time::Duration;
 use control::api::{self, ApiLimits};
 use control::engine::{
     Accepted, DropView, EngineHandle, Envelope, FlowPage, FlowView, NeighbourState, NeighbourView, Operation,
-    PortFacts, PortView, Rates, Reply, Request, Response, ServerView, ServiceView, Stats, Status, Traffic, Version,
-    WorkerView,
+    PortFacts, PortView, Rates, Reply, Request, Response, RunningConfig, ServerView, ServiceView, Stats, Status,
+    Traffic, Version, WorkerView,
 };
 use control::model::{Error, Limits, Service, Services};
 use control::server::{self, ServeLimits};
 use tokio::sync::{mpsc, oneshot};
+
+/// The configuration that the daemon claims to run with, apart from services.
+pub const CONFIG: &str = r#"
+vips = ["10.9.0.7"]
+
+[workers]
+cores = [2, 3]
+
+[[port]]
+name = "front"
+device = "net_tap0,iface=plx0"
+addresses = ["10.3.0.1/24", "2001:db8:3::1/64"]
+vlans = [{ id = 10, addresses = ["10.10.0.1/24"] }]
+
+[[port]]
+name = "back"
+device = "0000:03:00.0"
+addresses = ["10.2.0.254/24"]
+mtu = 9000
+
+[[route]]
+to = "default"
+via = "10.3.0.254"
+
+[[neighbour]]
+address = "10.10.0.7"
+mac = "02:00:00:00:02:0b"
+port = "front"
+vlan = 10
+
+[timeouts]
+udp = 250
+"#;
 
 /// A directory that goes when the test ends.
 pub struct Dir(pub PathBuf);
@@ -163,6 +196,12 @@ impl Engine {
             }),
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Timeouts => Response::Timeouts(900, 120, 300),
+            Request::Config => {
+                let mut c = control::config::parse("running.toml", CONFIG).expect("a right configuration");
+                c.services = self.services.clone();
+                let generation = self.generation;
+                Response::Config(Box::new(RunningConfig { generation, ..RunningConfig::of(&c, &c.settings) }))
+            }
         })
     }
 
