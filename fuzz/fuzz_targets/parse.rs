@@ -2,7 +2,7 @@
 //! slow and literal reading of the RFCs, and the offsets it reports must be the right ones.
 #![no_main]
 
-use dataplane::burst::Burst;
+use dataplane::burst::{Burst, Lanes};
 use dataplane::io::memory::{MemBuf, MemoryIo, Wire};
 use dataplane::io::{BURST, PacketIo};
 use dataplane::stage::parse::parse;
@@ -30,7 +30,8 @@ fuzz_target!(|data: &[u8]| {
     burst.n = io.rx(PortId(0), &mut burst.bufs);
     assert_eq!(burst.n, frames.len());
     let [a, b, c, d, e, f] = PORT_MACS[0];
-    parse(&mut burst, u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+    let all = Lanes::first(burst.n);
+    parse(&mut burst, all, u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
 
     let (mut ready, mut slow) = (burst.ready, burst.slow);
     let (ready, slow): (Vec<_>, Vec<_>) = (ready.by_ref().collect(), slow.by_ref().collect());

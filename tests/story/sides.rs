@@ -98,7 +98,8 @@ struct Sides {
 pub fn play(bytes: &[u8]) -> Told {
     let b = &mut Bytes(bytes);
     let head = b.u8();
-    let gone = [GonePolicy::Drop, GonePolicy::Reset, GonePolicy::Reschedule][usize::from(head >> 1) % 3];
+    let gone =
+        [GonePolicy::Drop, GonePolicy::Reset, GonePolicy::Reschedule, GonePolicy::Kernel][usize::from(head >> 1) & 3];
     let settings = Settings { gone, expire_quiescent_template: head & 0x40 != 0, ..settings() };
     let mut s = Sides {
         director: Director::new(1 + usize::from(head & 1), 2048, settings),
