@@ -9,6 +9,7 @@ mod features {
     mod jumbo;
     mod overload;
     mod ping;
+    mod replace;
     mod reuse;
     mod vlan;
     mod workers;

@@ -79,6 +79,11 @@ impl Director {
         self.engine.handle(Request::Change(Change { operations, wait: false }), self.now).map(|_| ())
     }
 
+    /// The workers and the engine, for tests in which each has a thread of its own.
+    pub fn into_parts(self) -> (Rig, Engine) {
+        (self.rig, self.engine)
+    }
+
     /// What the engine does every ten milliseconds. Its questions for neighbours stay off the wire.
     fn tick(&mut self) {
         self.engine.tick(self.now);
