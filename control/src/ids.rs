@@ -19,7 +19,7 @@ pub struct Slot {
     /// Its number.
     pub id: RealId,
     /// The last weight other than 0 since it was added, 0 if there was none.
-    pub last_weight: u16,
+    pub last_weight: u32,
     /// Set when the server was removed.
     pub removed: Option<Removed>,
 }

@@ -318,7 +318,7 @@ mod tests {
             good.replace("\"format\":1,", ""),
             good.replace("\"base\"", "\"bass\""),
             good.replace("10.2.0.11", "10.2.0.999"),
-            good.replace("\"weight\":1", "\"weight\":65536"),
+            good.replace("\"weight\":1", "\"weight\":4294967296"),
             good.replace("10.2.0.11:80", "10.2.0.11:81"),
         ];
         for text in broken {

@@ -131,7 +131,7 @@ fn wrong_json_is_told_with_its_place() {
     assert_eq!((status, &e["code"], &e["line"], &e["column"]), (400, &json!("bad_json"), &json!(3), &json!(16)), "{v}");
 
     let body = json!({"address": KEY, "sheduler": "rr", "persistence": {"timeout_s": 0},
-        "servers": [{"address": "10.2.0.11:8080", "weight": 70000}, {"address": "10.2.0.12:8080"}]});
+        "servers": [{"address": "10.2.0.11:8080", "weight": 5_000_000_000_u64}, {"address": "10.2.0.12:8080"}]});
     let (status, v) = d.call("POST", "/v1/services", &body.to_string());
     assert_eq!(status, 400);
     let found: Vec<(&str, &Value)> = v["error"]["problems"]
@@ -140,7 +140,7 @@ fn wrong_json_is_told_with_its_place() {
         .iter()
         .map(|p| (p["field"].as_str().unwrap(), &p["value"]))
         .collect();
-    let (w, a) = (json!(70000), json!("10.2.0.12:8080"));
+    let (w, a) = (json!(5_000_000_000_u64), json!("10.2.0.12:8080"));
     for expected in [("sheduler", &json!("rr")), ("servers[0].weight", &w), ("servers[1].address", &a)] {
         assert!(found.contains(&expected), "{expected:?} in {v:#}");
     }

@@ -82,7 +82,7 @@ service add 10.9.0.1:80
 service add tcp:10.9.0.1
 service add tcp:10.9.0.1:80 --scheduler best
 server add tcp:10.9.0.1:80 10.2.0.300:80
-server add tcp:10.9.0.1:80 10.2.0.11:80 --weight 70000
+server add tcp:10.9.0.1:80 10.2.0.11:80 --weight 2147483648
 server add tcp:10.9.0.1:80 10.2.0.11:80 --tunnel vxlan
 server add tcp:10.9.0.1:80 10.2.0.11:80 --tunnel ipip --tunnel-port 1
 server set tcp:10.9.0.1:80 10.2.0.11:80

@@ -139,10 +139,6 @@ fn line(args: &str, got: &str, want: &str, known: &Known) -> Option<Purpose> {
         return None;
     }
     let differ: Vec<usize> = (0..g.len()).filter(|i| g[*i] != w[*i]).collect();
-    let large = |i: &usize| g[*i] == "65535" && w[*i].parse::<u64>().is_ok_and(|n| n > 65535);
-    if differ.iter().all(large) {
-        return Some(Purpose::LargeNumber);
-    }
     let mask = |i: &usize| *i > 0 && matches!(w[i - 1], "mask" | "-M") && w[*i].starts_with("0.0.0.");
     if differ.iter().all(mask) {
         return Some(Purpose::Netmask);

@@ -25,8 +25,6 @@ pub enum Purpose {
     SharedReply,
     /// A template that was replaced is not kept.
     ReplacedTemplate,
-    /// Weights and thresholds end at 65535.
-    LargeNumber,
     /// `-S` saves thresholds.
     SavedThresholds,
     /// Netmasks are prefixes.
@@ -43,7 +41,7 @@ use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
@@ -52,7 +50,6 @@ impl Purpose {
         LocalServer,
         SharedReply,
         ReplacedTemplate,
-        LargeNumber,
         SavedThresholds,
         Netmask,
         NoSyncDaemon,
@@ -71,7 +68,6 @@ impl Purpose {
             LocalServer => "a real server that is one of the director's own addresses",
             SharedReply => "two flows whose replies look alike",
             ReplacedTemplate => "a persistence template that was replaced",
-            LargeNumber => "weights and thresholds above 65535",
             SavedThresholds => "`-S` and thresholds",
             Netmask => "`-M`",
             NoSyncDaemon => "`--start-daemon`, `--stop-daemon`",

@@ -97,15 +97,13 @@ impl Rules {
         let words = ipvsadm::split(line.split(" < ").next().unwrap_or(line));
         match ipvsadm::parse(&words, &self.marks) {
             Err(f) => (f.code, f.message + "\n"),
-            Ok(Command::Change { operations, .. }) => {
-                for o in &operations {
-                    if let Err(e) = Self::apply(&mut self.engine, o, now) {
-                        let f = ipvsadm::explain(o, &e);
-                        return (f.code, f.message + "\n");
-                    }
+            Ok(Command::Change(o)) => match Self::apply(&mut self.engine, &o, now) {
+                Ok(()) => (0, String::new()),
+                Err(e) => {
+                    let f = ipvsadm::explain(&o, &e);
+                    (f.code, f.message + "\n")
                 }
-                (0, String::new())
-            }
+            },
             Ok(Command::Restore) => {
                 let engine = &mut self.engine;
                 let (said, code) = ipvsadm::restore(stdin, &self.marks, |o| Self::apply(engine, o, now));

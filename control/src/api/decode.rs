@@ -246,7 +246,7 @@ mod tests {
         let v = json!({
             "address": "tcp:10.9.0.1:80", "sheduler": "rr", "scheduler": "best", "one_packet": "yes",
             "servers": [
-                {"address": "10.2.0.11:80", "weight": 70000},
+                {"address": "10.2.0.11:80", "weight": 5_000_000_000_u64},
                 {"address": "10.2.0.300:80"},
                 {"weight": 1},
                 {"address": "10.2.0.14:80", "weight": -1},
@@ -276,8 +276,8 @@ mod tests {
             "{found:#?}"
         );
         let weight = found.iter().find(|(f, ..)| f == "servers[0].weight").unwrap();
-        assert_eq!(weight.2, 70000);
-        assert!(weight.1.contains("70000"), "{}", weight.1);
+        assert_eq!(weight.2, 5_000_000_000_u64);
+        assert!(weight.1.contains("5000000000"), "{}", weight.1);
     }
 
     #[test]

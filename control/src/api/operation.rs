@@ -203,7 +203,7 @@ mod tests {
             {"op": "add-service", "service": {"address": "tcp:10.9.0.1:0", "servers": [
                 {"address": "10.2.0.1:8080"}, {"address": "[2001:db8::1]:0", "mode": "nat"}]}},
             {"op": "add-servers"},
-            {"op": "set-server", "service": "tcp:10.9.0.1:80", "set": {"weight": 70000}, "extra": 1},
+            {"op": "set-server", "service": "tcp:10.9.0.1:80", "set": {"weight": 5_000_000_000_u64}, "extra": 1},
             7,
         ], "dry_run": true});
         let mut problems = Vec::new();

@@ -121,9 +121,9 @@ fn read_server(s: &Section) -> Option<RealServer> {
             f.choice(&names)
         }
     });
-    let weight = s.get("weight").and_then(|f| f.int(0..=65535));
-    let upper = s.get("upper_threshold").and_then(|f| f.int(0..=65535));
-    let lower = s.get("lower_threshold").and_then(|f| f.int(0..=65535));
+    let weight = s.get("weight").and_then(|f| f.int(0..=2_147_483_647));
+    let upper = s.get("upper_threshold").and_then(|f| f.int(0..=2_147_483_647));
+    let lower = s.get("lower_threshold").and_then(|f| f.int(0..=2_147_483_647));
     let tunnel = s.section("tunnel").and_then(|t| read_tunnel(&t));
     if let Some(r) = &mut server {
         r.mode = mode.unwrap_or_default();

@@ -256,21 +256,26 @@ pub struct WhichServer {
     pub server: ServerKey,
 }
 
+/// Weights and thresholds, up to the kernel's largest.
+fn up_to_most() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(..=i64::from(i32::MAX))
+}
+
 /// Properties of a real server.
 #[derive(Args, Debug, Default)]
 pub struct ServerOptions {
     /// How packets reach it [default when adding: direct-routing]
     #[arg(long, short, value_parser = modes())]
     pub mode: Option<ForwardingMode>,
-    /// Share of new flows, 0 to 65535; 0 drains it [default when adding: 1]
-    #[arg(long, short, value_name = "N")]
-    pub weight: Option<u16>,
+    /// Share of new flows, 0 to 2147483647; 0 drains it [default when adding: 1]
+    #[arg(long, short, value_name = "N", value_parser = up_to_most())]
+    pub weight: Option<u32>,
     /// Take no new flow at this many connections; 0 is no limit
-    #[arg(long, value_name = "CONNECTIONS")]
-    pub upper: Option<u16>,
+    #[arg(long, value_name = "CONNECTIONS", value_parser = up_to_most())]
+    pub upper: Option<u32>,
     /// Take new flows again below this many; 0 means three quarters of --upper
-    #[arg(long, value_name = "CONNECTIONS")]
-    pub lower: Option<u16>,
+    #[arg(long, value_name = "CONNECTIONS", value_parser = up_to_most())]
+    pub lower: Option<u32>,
     /// The wrapping, with mode tunnel [default: ipip]
     #[arg(long, value_enum)]
     pub tunnel: Option<TunnelKind>,

@@ -52,11 +52,11 @@ pub struct ServerView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
     /// Share of new flows; 0 drains it.
-    pub weight: u16,
+    pub weight: u32,
     /// Takes no new flow at this many connections; 0 is no limit.
-    pub upper_threshold: u16,
+    pub upper_threshold: u32,
     /// Takes new flows again below this many; 0 means three quarters of the upper one.
-    pub lower_threshold: u16,
+    pub lower_threshold: u32,
     /// Established connections (for UDP, all flows).
     pub active_connections: u32,
     /// Flows in any other state.

@@ -449,7 +449,7 @@ fn arb_server() -> impl Strategy<Value = ServerKey> {
         .prop_map(|s| s.parse().unwrap())
 }
 fn arb_real() -> impl Strategy<Value = RealServer> {
-    (arb_server(), prop::sample::select(ForwardingMode::ALL.to_vec()), any::<u16>(), 0..9u16, 0..9u16).prop_map(
+    (arb_server(), prop::sample::select(ForwardingMode::ALL.to_vec()), 0..1u32 << 31, 0..9u32, 0..9u32).prop_map(
         |(address, mode, weight, upper_threshold, lower_threshold)| RealServer {
             address,
             mode,
@@ -487,7 +487,7 @@ fn arb_operation() -> impl Strategy<Value = Operation> {
         }),
         1 => arb_key().prop_map(|address| Operation::DeleteService { address }),
         6 => (arb_key(), arb_real()).prop_map(|(service, server)| Operation::AddServer { service, server }),
-        3 => (arb_key(), arb_server(), any::<u16>()).prop_map(|(service, address, w)| Operation::SetServer {
+        3 => (arb_key(), arb_server(), 0..1u32 << 31).prop_map(|(service, address, w)| Operation::SetServer {
             service,
             address,
             set: ServerPatch { weight: Some(w), ..ServerPatch::default() },

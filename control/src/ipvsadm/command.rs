@@ -18,13 +18,8 @@ const MAX_TIMEOUT_S: i64 = 31 * 24 * 3600;
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Changes, and what to print on standard error about them.
-    Change {
-        /// The changes.
-        operations: Vec<Operation>,
-        /// Values that were taken for others.
-        notes: Vec<String>,
-    },
+    /// A change.
+    Change(Operation),
     /// A listing.
     List(List),
     /// `-S`: the rules as command lines.
@@ -74,7 +69,6 @@ pub fn parse(args: &[&str], marks: &Marks) -> Result<Command, Failure> {
         return Ok(Command::List(List::default()));
     }
     let w = words(args)?;
-    let mut notes = Vec::new();
     let operation = match w.verb {
         Verb::Help => return Ok(Command::Help),
         Verb::Version => return Ok(Command::Version),
@@ -102,9 +96,9 @@ pub fn parse(args: &[&str], marks: &Marks) -> Result<Command, Failure> {
             };
             Operation::SetService { address: s.address, set }
         }
-        Verb::AddServer | Verb::EditServer | Verb::DeleteServer => server(&w, &mut notes)?,
+        Verb::AddServer | Verb::EditServer | Verb::DeleteServer => server(&w)?,
     };
-    Ok(Command::Change { operations: vec![operation], notes })
+    Ok(Command::Change(operation))
 }
 
 fn must<T>(value: Option<T>) -> Result<T, Failure> {
@@ -201,7 +195,7 @@ fn flags(text: &str, scheduler: Scheduler) -> Result<BTreeSet<SchedFlag>, Failur
     text.split(',').filter(|n| !n.is_empty()).map(one).collect()
 }
 
-fn server(w: &Words, notes: &mut Vec<String>) -> Result<Operation, Failure> {
+fn server(w: &Words) -> Result<Operation, Failure> {
     let service = must(service_key(w)?)?;
     let text = w.get("real-server").and_then(|o| o.value).unwrap_or_default();
     let wrong = || Failure::wrong("illegal real server address[:port] specified");
@@ -217,13 +211,13 @@ fn server(w: &Words, notes: &mut Vec<String>) -> Result<Operation, Failure> {
         return Ok(Operation::DeleteServer { service, address: r.address });
     }
     if let Some(o) = w.get("weight") {
-        r.weight = clamped(o, "weight", notes)?;
+        r.weight = limit(o, "weight")?;
     }
     if let Some(o) = w.get("u-threshold") {
-        r.upper_threshold = clamped(o, "u_threshold", notes)?;
+        r.upper_threshold = limit(o, "u_threshold")?;
     }
     if let Some(o) = w.get("l-threshold") {
-        r.lower_threshold = clamped(o, "l_threshold", notes)?;
+        r.lower_threshold = limit(o, "l_threshold")?;
     }
     r.tunnel = tunnel(w, r.mode)?;
     if r.mode != ForwardingMode::Tunnel && ip.is_ipv6() != service.is_ipv6() {
@@ -246,14 +240,11 @@ fn server(w: &Words, notes: &mut Vec<String>) -> Result<Operation, Failure> {
     Ok(Operation::SetServer { service, address: r.address, set })
 }
 
-/// A number that the kernel takes up to 2^31 − 1, and Pollux up to 65535.
-fn clamped(o: Given, name: &str, notes: &mut Vec<String>) -> Result<u16, Failure> {
+/// A weight or a threshold, up to 2^31 − 1 as the kernel has it.
+fn limit(o: Given, name: &str) -> Result<u32, Failure> {
     let wrong = || Failure::wrong(format!("illegal {name} specified"));
     let n = address::number(o.value.unwrap_or_default(), 0, i64::from(i32::MAX)).ok_or_else(wrong)?;
-    Ok(u16::try_from(n).unwrap_or_else(|_| {
-        notes.push(format!("{name} {n} is taken as 65535, the highest"));
-        u16::MAX
-    }))
+    u32::try_from(n).map_err(|_| wrong())
 }
 
 fn tunnel(w: &Words, mode: ForwardingMode) -> Result<Tunnel, Failure> {

@@ -5,8 +5,7 @@
 //! saved rule set. Nothing here talks to the engine itself.
 //!
 //! Where it differs: host names are not looked up; `-M 24` is a prefix length; netmasks
-//! with holes are refused; weights above 65535 count as 65535, thresholds as well;
-//! persistence engines are not known; `-R` takes comments.
+//! with holes are refused; persistence engines are not known; `-R` takes comments.
 
 mod address;
 mod command;
@@ -88,15 +87,12 @@ pub fn restore(
                 said.push(f.message);
                 return (said, f.code);
             }
-            Ok(Command::Change { operations, notes }) => {
-                said.extend(notes);
+            Ok(Command::Change(o)) => {
                 code = 0;
-                for o in &operations {
-                    if let Err(e) = apply(o) {
-                        let f = explain(o, &e);
-                        said.push(f.message);
-                        code = f.code;
-                    }
+                if let Err(e) = apply(&o) {
+                    let f = explain(&o, &e);
+                    said.push(f.message);
+                    code = f.code;
                 }
             }
             // Listings in a rule set do nothing.

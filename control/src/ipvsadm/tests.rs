@@ -18,15 +18,13 @@ impl World {
     fn run(&mut self, line: &str) -> (i32, String) {
         match parse(&split(line), &self.marks) {
             Err(f) => (f.code, f.message),
-            Ok(Command::Change { operations, .. }) => {
-                for o in operations {
-                    if let Err(e) = apply(&mut self.services, &o) {
-                        let f = explain(&o, &e);
-                        return (f.code, f.message);
-                    }
+            Ok(Command::Change(o)) => match apply(&mut self.services, &o) {
+                Ok(()) => (0, String::new()),
+                Err(e) => {
+                    let f = explain(&o, &e);
+                    (f.code, f.message)
                 }
-                (0, String::new())
-            }
+            },
             Ok(_) => (0, String::new()),
         }
     }

@@ -86,6 +86,9 @@ impl Tunnel {
     }
 }
 
+/// The largest weight and the largest threshold: the kernel's.
+const MOST: u32 = i32::MAX as u32;
+
 /// A real server of one service.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -98,21 +101,21 @@ pub struct RealServer {
     /// The wrapping, with mode `tunnel`.
     #[serde(default, skip_serializing_if = "Tunnel::is_ipip")]
     pub tunnel: Tunnel,
-    /// Share of new flows, 0 to 65535; 0 drains it: it keeps its flows and takes no new ones.
+    /// Share of new flows, 0 to 2147483647; 0 drains it: it keeps its flows and takes no new ones.
     #[serde(default = "one")]
-    pub weight: u16,
+    pub weight: u32,
     /// Takes no new flow at this many connections; 0 is no limit.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub upper_threshold: u16,
+    pub upper_threshold: u32,
     /// Takes new flows again below this many; 0 means three quarters of the upper one.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub lower_threshold: u16,
+    pub lower_threshold: u32,
 }
 
-const fn one() -> u16 {
+const fn one() -> u32 {
     1
 }
-fn is_zero(n: &u16) -> bool {
+fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
@@ -143,15 +146,15 @@ pub struct ServerPatch {
     /// The wrapping, with mode `tunnel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
-    /// Share of new flows, 0 to 65535; 0 drains it.
+    /// Share of new flows, 0 to 2147483647; 0 drains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight: Option<u16>,
+    pub weight: Option<u32>,
     /// Takes no new flow at this many connections; 0 is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upper_threshold: Option<u16>,
+    pub upper_threshold: Option<u32>,
     /// Takes new flows again below this many; 0 means three quarters of the upper one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lower_threshold: Option<u16>,
+    pub lower_threshold: Option<u32>,
 }
 
 impl Service {
@@ -224,6 +227,14 @@ impl Service {
             let m =
                 format!("the real server {at} of {key} has a tunnel of type {} with mode `{mode}`", s.tunnel.name());
             return Err(Error::invalid("tunnel", m).remedy("leave `tunnel` out, or use mode `tunnel`"));
+        }
+        for (field, n) in
+            [("weight", s.weight), ("upper_threshold", s.upper_threshold), ("lower_threshold", s.lower_threshold)]
+        {
+            if n > MOST {
+                let m = format!("the real server {at} of {key} has `{field}` {n}");
+                return Err(Error::invalid(field, m).remedy(format!("it is at most {MOST}")));
+            }
         }
         check_tunnel(s)?;
         self.check_server_extras(s)?;

@@ -145,8 +145,10 @@ pub mod flags {
 pub struct SchedReal {
     /// Its number.
     pub id: RealId,
-    /// Its weight, at most [`MAX_WEIGHT`].
+    /// Its weight as the schedulers count with it, at most [`MAX_WEIGHT`] (see [`Scale`]).
     pub weight: u32,
+    /// Its weight as it was given.
+    pub(super) given_weight: u32,
     /// Upper threshold, 0 for none.
     pub upper: u32,
     /// Lower threshold; 0 means three quarters of the upper one.
@@ -189,7 +191,10 @@ impl ServiceSched {
     pub fn compile<'a>(kind: SchedulerKind, flags: u32, members: impl Iterator<Item = (RealId, &'a Real)>) -> Self {
         let mut fingerprint = mix(0, kind as u64);
         let mut last_weights = Vec::new();
+        let members: Vec<_> = members.collect();
+        let scale = Scale::new(kind, members.iter().map(|(_, r)| r.weight));
         let mut reals: Vec<SchedReal> = members
+            .into_iter()
             .map(|(id, r)| {
                 for word in [u64::from(id.0) << 32 | u64::from(r.weight), u64::from(r.upper) << 32 | u64::from(r.lower)]
                 {
@@ -201,7 +206,8 @@ impl ServiceSched {
                 last_weights.push(if r.weight > 0 { r.weight } else { r.last_weight });
                 SchedReal {
                     id,
-                    weight: r.weight.min(MAX_WEIGHT),
+                    weight: scale.apply(r.weight),
+                    given_weight: r.weight,
                     upper: r.upper,
                     lower: r.lower,
                     addr: r.addr,
@@ -216,6 +222,31 @@ impl ServiceSched {
         let table = tables::build(kind, flags, &reals, &last_weights);
         let draw = if kind == SchedulerKind::Twos { Draw::new(&reals) } else { None };
         Self { kind, flags, reals: reals.into(), table, draw, fingerprint: fingerprint | 1, fraction }
+    }
+}
+
+/// How weights beyond [`MAX_WEIGHT`] are brought below it (the kernel takes 31 bits). Where only
+/// their ratio counts all of a service's are divided, first by their common divisor; no server
+/// is divided down to 0. Where connections are compared with a weight itself, one beyond
+/// counts as the largest. Services without such weights are left as they are.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    divisor: u32,
+    shift: u32,
+}
+
+impl Scale {
+    fn new(kind: SchedulerKind, weights: impl Iterator<Item = u32> + Clone) -> Self {
+        let max = weights.clone().max().unwrap_or(0);
+        let absolute = matches!(kind, SchedulerKind::Ovf | SchedulerKind::Lblc | SchedulerKind::Lblcr);
+        if max <= MAX_WEIGHT || absolute {
+            return Self { divisor: 1, shift: 0 };
+        }
+        let divisor = weights.fold(0, gcd).max(1);
+        Self { divisor, shift: (max / divisor).ilog2().saturating_sub(MAX_WEIGHT.ilog2()) }
+    }
+    fn apply(self, weight: u32) -> u32 {
+        ((weight / self.divisor) >> self.shift).clamp(weight.min(1), MAX_WEIGHT)
     }
 }
 
@@ -260,5 +291,19 @@ mod tests {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
         }
         assert!("wrrr".parse::<SchedulerKind>().is_err());
+    }
+
+    #[test]
+    fn large_weights_keep_their_ratio() {
+        let scaled = |kind, weights: &[u32]| {
+            let scale = Scale::new(kind, weights.iter().copied());
+            weights.iter().map(|w| scale.apply(*w)).collect::<Vec<_>>()
+        };
+        use SchedulerKind::{Ovf, Wlc};
+        assert_eq!(scaled(Wlc, &[65_535, 0, 2]), [65_535, 0, 2]);
+        assert_eq!(scaled(Wlc, &[100_000, 50_000, 0]), [2, 1, 0]);
+        assert_eq!(scaled(Wlc, &[2_147_483_647, 1, 1_073_741_823]), [65_535, 1, 32_767]);
+        assert_eq!(scaled(Wlc, &[131_071, 65_537]), [65_535, 32_768]);
+        assert_eq!(scaled(Ovf, &[100_000, 5, 0]), [65_535, 5, 0]);
     }
 }

@@ -9,7 +9,7 @@
 use super::SchedulerKind;
 use super::counts::Connections;
 
-/// Largest weight, as ipvsadm has it. Larger ones count as this.
+/// Largest weight that costs are divided by; larger ones are brought below (`config.rs`).
 pub const MAX_WEIGHT: u32 = 65_535;
 
 /// Bits of a cost. The kernel computes it in a signed 32-bit number; larger ones count as

@@ -44,7 +44,8 @@
 //!   edits that a worker did not see apart from each other, or that came before the first
 //!   flow, the final list is known: it is taken as one edit and then one addition after
 //!   the other.
-//! - Weights above [`MAX_WEIGHT`], ipvsadm's limit, count as that.
+//! - Weights above [`MAX_WEIGHT`] are divided so that the largest is not (`config.rs`):
+//!   shares are exact to one part in 32,768 of the largest one.
 //! - The memory of lblc and lblcr is of fixed size (`locality.rs`).
 //! - mh takes a larger table where the kernel refuses to add a server.
 //! - twos draws again when it meets an overloaded server.

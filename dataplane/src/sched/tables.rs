@@ -10,7 +10,6 @@ use siphasher::sip::SipHasher13;
 
 use super::SchedKey;
 use super::config::{SchedReal, SchedulerKind, ServiceSched, flags, gcd};
-use super::cost::MAX_WEIGHT;
 use crate::units::{Be16, Ip, RealId};
 
 /// Slots of sh and dh, as the kernel's `IP_VS_SH_TAB_BITS` 8 gives.
@@ -36,7 +35,7 @@ pub(super) fn build(
     match kind {
         SchedulerKind::Dh => Some(in_turn(reals, |_| 1)),
         // A server of weight 0 has one slot, which is refused.
-        SchedulerKind::Sh => Some(in_turn(reals, |r| r.weight.max(1))),
+        SchedulerKind::Sh => Some(in_turn(reals, |r| r.given_weight.max(1))),
         SchedulerKind::Mh => Some(maglev(prime(flag_bits, reals.len()), reals, last_weights)),
         _ => None,
     }
@@ -74,7 +73,7 @@ struct Turn {
 /// slots of its own permutation, as many as its share.
 fn maglev(prime: usize, reals: &[SchedReal], weights: &[u32]) -> Arc<[u32]> {
     let size = PRIMES[prime];
-    let weight = |n: usize| weights.get(n).map_or(0, |w| (*w).min(MAX_WEIGHT));
+    let weight = |n: usize| weights.get(n).copied().unwrap_or(0);
     let divisor = (0..reals.len()).map(weight).fold(0, gcd);
     let mut table = vec![RealId::NONE.0; size as usize];
     if divisor == 0 {

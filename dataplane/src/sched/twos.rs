@@ -25,7 +25,7 @@ impl Draw {
         let sums: Box<[u64]> = reals
             .iter()
             .map(|r| {
-                total += u64::from(r.weight);
+                total += u64::from(r.given_weight);
                 total
             })
             .collect();
