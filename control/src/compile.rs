@@ -51,9 +51,16 @@ pub fn compile(input: &Input) -> Spec {
             None => input.services.get(service).ok().and_then(|s| s.server(server)).cloned(),
         };
         if let Some(config) = config {
-            let (way, local) =
-                if local(&config) { (None, true) } else { (input.topology.way(Ip::from(config.address.ip)), false) };
-            reals.push(real(input, &hops, (service, number), &config, slot, (way, local)));
+            let local = local(&config);
+            let way = if local { None } else { input.topology.way(Ip::from(config.address.ip)) };
+            let next_hop = match way {
+                // The kernel drops what NAT would send to the loopback.
+                _ if local && config.address.ip.is_loopback() && rewrites(config.mode) => NextHopId::LOOPBACK,
+                _ if local => NextHopId::HERE,
+                Some(w) => hops.get(&(w.iface.0, w.next_hop)).copied().unwrap_or(NextHopId::NONE),
+                None => NextHopId::NONE,
+            };
+            reals.push(real(input, (service, number), &config, slot, (way, next_hop)));
         }
     }
     Spec {
@@ -136,26 +143,24 @@ fn persistence(p: Persistence, ipv6: bool) -> snap::Persistence {
 
 fn real(
     input: &Input,
-    hops: &BTreeMap<(u16, Ip), NextHopId>,
     (key, service): (&ServiceKey, ServiceId),
     r: &RealServer,
     slot: &Slot,
-    (way, local): (Option<Way>, bool),
+    (way, next_hop): (Option<Way>, NextHopId),
 ) -> RealSpec {
     let addr = Ip::from(r.address.ip);
-    let next_hop = way.and_then(|w| hops.get(&(w.iface.0, w.next_hop)).copied());
     RealSpec {
         id: slot.id,
         service,
         addr,
         port: if matches!(key, ServiceKey::Mark { .. }) && !rewrites(r.mode) { 0 } else { r.address.port },
-        mode: if local { snap::ForwardingMode::Local } else { mode(r.mode) },
+        mode: mode(r.mode),
         tunnel: tunnel(r.tunnel),
         weight: r.weight,
         last_weight: slot.last_weight,
         upper: r.upper_threshold,
         lower: r.lower_threshold,
-        next_hop: next_hop.unwrap_or(NextHopId::NONE),
+        next_hop,
         source: way.map_or(Ip::UNSPECIFIED, |w| w.source),
         path_mtu: input.path_mtus.get(&addr).copied().unwrap_or(0),
         available: slot.removed.is_none(),

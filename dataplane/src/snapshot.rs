@@ -31,8 +31,6 @@ pub enum ForwardingMode {
     Tunnel = 2,
     /// Like NAT, and the client's address is replaced by a local one.
     FullNat = 3,
-    /// The real server is the director itself.
-    Local = 4,
 }
 
 /// The wrapping that a tunnel uses.
@@ -319,7 +317,8 @@ pub struct RealSpec {
     pub upper: u32,
     /// Lower connection threshold; 0 means three quarters of the upper one.
     pub lower: u32,
-    /// Where frames for it go, [`NextHopId::NONE`] when there is no route.
+    /// Where frames for it go, [`NextHopId::NONE`] when there is no route. [`NextHopId::HERE`]
+    /// for a server that is the director itself, where nothing listens.
     pub next_hop: NextHopId,
     /// The director's address towards it: outer source of tunnels.
     pub source: Ip,
@@ -641,11 +640,18 @@ pub struct Snapshot {
     pub serves: [bool; 2],
     /// Whether any service is persistent.
     pub has_persistence: bool,
+    /// Whether there is a TCP service on FTP's port.
+    has_ftp: bool,
     /// Whether any port has VLANs.
     pub has_vlans: bool,
     /// Full NAT's addresses of IPv6 and of IPv4.
     local_pools: [Box<[Ip]>; 2],
 }
+
+/// FTP's control port.
+const FTP: u16 = 21;
+/// The first port that is not privileged (`ip_unprivileged_port_start`).
+const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// Key of `by_address`: port in the low half, protocol above.
 #[inline(always)]
@@ -700,6 +706,7 @@ impl Snapshot {
             settings: spec.settings.clone(),
             serves: [false, true].map(|v4| spec.services.iter().any(|s| s.matches.is_v4() == v4)),
             has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
+            has_ftp: by_address.keys().any(|(_, key)| *key == port_protocol(FTP, 6)),
             has_vlans: spec.interfaces.iter().any(|i| i.vlan.is_some()),
             ifaces: spec.interfaces.iter().enumerate().map(|(n, i)| (slot(i), IfaceId(n as u16))).collect(),
             local_pools: [false, true].map(|v4| {
@@ -744,8 +751,8 @@ impl Snapshot {
         self.local_pools.iter().any(|p| !p.is_empty())
     }
 
-    /// The service that takes a packet, in the kernel's order: a mark, then the exact
-    /// port, then any port (port 0).
+    /// The service that takes a packet, in the kernel's order: a mark, then the exact port, then
+    /// FTP's for unprivileged ports (passive data connections), then any port (port 0).
     #[inline]
     pub fn service_for(&self, protocol: u8, vip: Ip, port: Be16) -> Option<&Service> {
         if !self.mark_rules.is_empty() {
@@ -757,8 +764,17 @@ impl Snapshot {
         let id = self
             .by_address
             .get(&(vip, port_protocol(port.get(), protocol)))
+            .or_else(|| self.ftp_for(protocol, vip, port))
             .or_else(|| self.by_address.get(&(vip, port_protocol(0, protocol))))?;
         self.service(*id)
+    }
+
+    /// The FTP service that a connection to an unprivileged port may belong to.
+    fn ftp_for(&self, protocol: u8, vip: Ip, port: Be16) -> Option<&ServiceId> {
+        if protocol != 6 || !self.has_ftp || port.get() < FIRST_UNPRIVILEGED {
+            return None;
+        }
+        self.by_address.get(&(vip, port_protocol(FTP, protocol)))
     }
 
     /// A service by number.

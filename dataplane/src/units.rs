@@ -67,6 +67,10 @@ impl ServiceId {
 impl NextHopId {
     /// No next hop.
     pub const NONE: Self = Self(u32::MAX);
+    /// The director itself: packets go no further.
+    pub const HERE: Self = Self(u32::MAX - 1);
+    /// The director's loopback, which takes nothing that came from outside.
+    pub const LOOPBACK: Self = Self(u32::MAX - 2);
 }
 
 /// A point in time: milliseconds since the daemon's epoch, wrapping after 49.7 days.

@@ -136,7 +136,7 @@ impl<B> Core<B> {
     }
 
     /// Ties a flow to its template, which lives on.
-    pub fn control(&mut self, flow: FlowId, template: FlowId, timeout_ms: u32) {
+    pub fn control(&mut self, flow: FlowId, template: FlowId) {
         let record = self.flows.get_mut(flow);
         if record.flags & flags::EXTENDED == 0 {
             record.ext = template.0;
@@ -145,7 +145,7 @@ impl<B> Core<B> {
         }
         let t = self.flows.get_mut(template);
         t.ext = t.ext.saturating_add(1);
-        t.deadline = self.now.after_ms(timeout_ms);
+        t.deadline = self.now.after_ms(t.template_timeout_ms());
     }
 
     /// Where the workers keep what they agree on about a template's key.
@@ -224,6 +224,9 @@ impl<B> Core<B> {
         }
         let active = record.flags & flags::INACTIVE == 0;
         self.sched.closed(&self.link.counts, record.real, active);
+        if record.flags & (flags::SHADOWS | flags::SHADOWED) == flags::SHADOWS {
+            self.flows.unshadow(record);
+        }
         let extended = record.flags & flags::EXTENDED != 0;
         let template = if extended { self.give_extension(record) } else { FlowId(record.ext) };
         if record.flags & flags::CONTROLLED != 0 {
@@ -264,14 +267,19 @@ impl<B> Core<B> {
     fn expire(&mut self) {
         let Self { flows, link, sched, now, .. } = self;
         let now = *now;
+        let mut shadows = arrayvec::ArrayVec::<FlowRecord, EXPIRE_BUDGET>::new();
         let mut orphans = arrayvec::ArrayVec::<FlowId, EXPIRE_BUDGET>::new();
         let mut extended = arrayvec::ArrayVec::<FlowRecord, EXPIRE_BUDGET>::new();
         let mut kept = arrayvec::ArrayVec::<FlowRecord, EXPIRE_BUDGET>::new();
         let n = flows.expire(now, EXPIRE_BUDGET, |_, record| {
             if record.flags & flags::TEMPLATE != 0 {
                 if record.ext > 0 {
+                    // From now on new flows keep it no longer either, as in the kernel.
+                    record.set_template_timeout_ms(TEMPLATE_GRACE_MS);
                     record.deadline = now.after_ms(TEMPLATE_GRACE_MS);
-                    let _ = kept.try_push(*record);
+                    if record.vport.get() != schedule::RETIRED {
+                        let _ = kept.try_push(*record);
+                    }
                     return Fate::Keep;
                 }
                 link.counts.persistent_closed(record.real);
@@ -283,8 +291,14 @@ impl<B> Core<B> {
                     let _ = orphans.try_push(FlowId(record.ext));
                 }
             }
+            if record.flags & (flags::SHADOWS | flags::SHADOWED) == flags::SHADOWS {
+                let _ = shadows.try_push(*record);
+            }
             Fate::Remove
         });
+        for record in shadows {
+            flows.unshadow(&record);
+        }
         let expired = n as u64;
         for record in kept {
             self.agree(&record.key(), record.real, TEMPLATE_GRACE_MS, |_| true);

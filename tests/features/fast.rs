@@ -37,6 +37,9 @@ fn mixed(modes: &[ForwardingMode]) -> Spec {
     for real in &mut spec.reals {
         real.mode = modes[real.id.0 as usize % modes.len()];
     }
+    // An established flow's data overtakes what else came of the flow in the same burst. That a
+    // connection is opened anew, and with which server, may hang on it.
+    spec.settings.conn_reuse_mode = 0;
     spec
 }
 

@@ -33,7 +33,7 @@ impl Listings {
     /// All differences between two listings.
     pub fn compare(&mut self, args: &str, got: &str, want: &str, known: &Known) -> Vec<Finding> {
         if want.starts_with("IPVS connection entries") {
-            return self.connections(got, want, known);
+            return self.connections(got, want);
         }
         let want = without_refused(want, known);
         let (got, want): (Vec<_>, Vec<_>) = (got.lines().collect(), want.iter().map(String::as_str).collect());
@@ -44,7 +44,7 @@ impl Listings {
         differ.map(|(g, w)| (format!("{g:?} instead of {w:?}"), line(args, g, w, known))).collect()
     }
 
-    fn connections(&mut self, got: &str, want: &str, known: &Known) -> Vec<Finding> {
+    fn connections(&mut self, got: &str, want: &str) -> Vec<Finding> {
         let mut found = Vec::new();
         let (mut ours, theirs): (Vec<&str>, Vec<&str>) = (got.lines().collect(), want.lines().collect());
         self.dying.clear();
@@ -65,17 +65,12 @@ impl Listings {
             if let Some(n) = ours.iter().position(alike) {
                 ours.swap_remove(n);
             } else if !self.is_dying(w) {
-                let replaced = w.split_whitespace().nth(4).is_some_and(|vip| vip.ends_with(":65535"));
-                let local = known.local_servers.iter().any(|s| w.contains(s.as_str()));
-                let why =
-                    if replaced { Some(Purpose::ReplacedTemplate) } else { local.then_some(Purpose::LocalServer) };
-                found.push((format!("nothing instead of {w:?}"), why));
+                found.push((format!("nothing instead of {w:?}"), None));
             }
         }
         for g in ours {
             if !self.is_dying(g) {
-                let local = known.local_servers.iter().any(|s| g.contains(s.as_str()));
-                found.push((format!("{g:?} instead of nothing"), local.then_some(Purpose::LocalServer)));
+                found.push((format!("{g:?} instead of nothing"), None));
             }
         }
         found
@@ -128,9 +123,6 @@ fn without_refused(want: &str, known: &Known) -> Vec<String> {
 
 /// What a differing line may mean.
 fn line(args: &str, got: &str, want: &str, known: &Known) -> Option<Purpose> {
-    if known.local_servers.iter().any(|s| want.contains(s.as_str())) && got.starts_with("  ->") {
-        return Some(Purpose::LocalServer);
-    }
     let (g, w): (Vec<&str>, Vec<&str>) = (got.split_whitespace().collect(), want.split_whitespace().collect());
     if w.len() < g.len() && g[..w.len()] == w[..] && matches!(g[w.len()], "-x" | "-y") {
         return Some(Purpose::SavedThresholds);

@@ -1,7 +1,7 @@
 //! Which differences from the recordings are on purpose: recognised by what happened,
 //! each with its row in docs/differences-from-ipvs.md.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -19,12 +19,6 @@ pub enum Purpose {
     TunnelMtu,
     /// A server changed from NAT to direct routing is reached at its own address.
     NatToDirect,
-    /// A server that is the director itself is refused.
-    LocalServer,
-    /// Two flows with one reply: the older keeps it.
-    SharedReply,
-    /// A template that was replaced is not kept.
-    ReplacedTemplate,
     /// `-S` saves thresholds.
     SavedThresholds,
     /// Netmasks are prefixes.
@@ -41,15 +35,12 @@ use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 10] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
         TunnelMtu,
         NatToDirect,
-        LocalServer,
-        SharedReply,
-        ReplacedTemplate,
         SavedThresholds,
         Netmask,
         NoSyncDaemon,
@@ -65,9 +56,6 @@ impl Purpose {
             Icmpv6FromServer => "ICMPv6 errors from real servers with complete checksums",
             TunnelMtu => "first «fragmentation needed» relayed for a tunnel",
             NatToDirect => "new connections after `-e` from NAT to direct routing",
-            LocalServer => "a real server that is one of the director's own addresses",
-            SharedReply => "two flows whose replies look alike",
-            ReplacedTemplate => "a persistence template that was replaced",
             SavedThresholds => "`-S` and thresholds",
             Netmask => "`-M`",
             NoSyncDaemon => "`--start-daemon`, `--stop-daemon`",
@@ -96,14 +84,10 @@ pub struct Tally(pub i64, pub i64);
 pub struct Known {
     /// The director's addresses.
     pub own: HashSet<IpAddr>,
-    /// Real servers that are the director.
-    pub local_servers: HashSet<String>,
     /// ICMPv6 errors that Pollux translated and the kernel dropped.
     pub translated: Tally,
     /// Clients' ends whose flow the kernel sends to the VIP.
     pub to_vip: HashSet<String>,
-    /// VIPs and ports by client's end and real server's end, for flows of NAT.
-    pub replies: HashMap<(String, String), HashSet<(String, u64)>>,
     /// Services that only the kernel took.
     pub refused: HashSet<String>,
 }
@@ -113,43 +97,7 @@ fn is_error(ip: &Value) -> bool {
         || (ip["proto"] == "icmp6" && matches!(ip["type"].as_u64(), Some(1..=3)))
 }
 
-/// `address port` as one word.
-pub fn end(address: &Value, port: &Value) -> String {
-    format!("{} {}", address.as_str().unwrap_or_default(), port.as_u64().unwrap_or_default())
-}
-
 impl Known {
-    /// Remembers a rule: servers that are the director.
-    pub fn rule(&mut self, line: &str) {
-        let mut words = line.split_whitespace();
-        while let Some(word) = words.next() {
-            if word == "-r" || word == "--real-server" {
-                let server = words.next().unwrap_or_default();
-                let bare = server.rsplit_once(':').map_or(server, |(a, _)| a).trim_matches(['[', ']']);
-                let ip = bare.parse().or_else(|_| server.parse::<IpAddr>());
-                if ip.is_ok_and(|ip| self.own.contains(&ip)) {
-                    self.local_servers.insert(bare.to_owned());
-                }
-            }
-        }
-    }
-
-    /// Remembers what the kernel did with a packet.
-    pub fn saw(&mut self, side: &str, text: &str, expected: &Value) {
-        for w in expected["out"].as_array().into_iter().flatten() {
-            let ip = &w["ip"];
-            if side == "c" && w["method"] == "nat" {
-                let sent: Vec<&str> = text.split_whitespace().collect();
-                let to = sent.get(3).copied().unwrap_or_default();
-                let split = if to.contains("::") || to.matches(':').count() > 1 { '.' } else { ':' };
-                if let Some((vip, Ok(port))) = to.rsplit_once(split).map(|(v, p)| (v, p.parse())) {
-                    let key = (end(&ip["src"], &ip["sport"]), end(&ip["dst"], &ip["dport"]));
-                    self.replies.entry(key).or_default().insert((vip.to_owned(), port));
-                }
-            }
-        }
-    }
-
     /// A step after which other packets came out than in the recording.
     pub fn packets(
         &mut self,
@@ -166,9 +114,6 @@ impl Known {
                 self.translated.0 += 1;
                 self.translated.1 += *bytes as i64;
                 return Some(Icmpv6FromServer);
-            }
-            if side == "c" && !self.local_servers.is_empty() && *to == "c" && is_error(ip) {
-                return Some(LocalServer);
             }
         }
         let asks = |w: &Value| {
@@ -187,9 +132,6 @@ impl Known {
 
     /// A packet some fields of which differ.
     pub fn fields(&self, side: &str, text: &str, got: &Value, fields: &[Field]) -> Option<Purpose> {
-        if side == "c" && !self.local_servers.is_empty() && is_error(got) && got["type"] == 3 {
-            return Some(LocalServer);
-        }
         let all = |f: &dyn Fn(&Field) -> bool| fields.iter().all(f);
         if got["proto"] == "udp" && text.contains("nosum") && all(&|f| f.path == "l4_ok" && f.got == "none") {
             return Some(NoUdpChecksum);
@@ -201,18 +143,6 @@ impl Known {
         let too_big = (got["type"] == 3 && got["code"] == 4) || (got["proto"] == "icmp6" && got["type"] == 2);
         if side == "s" && text.starts_with("icmp") && too_big && all(&smaller) {
             return Some(TunnelMtu);
-        }
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let spaced = |w: &str| {
-            w.rsplit_once(if w.matches(':').count() > 1 { '.' } else { ':' }).map(|(a, p)| format!("{a} {p}"))
-        };
-        if let (true, Some(server), Some(client)) =
-            (side == "s", words.get(1).and_then(|w| spaced(w)), words.get(3).and_then(|w| spaced(w)))
-            && all(&|f| f.path == "sport" || f.path == "src")
-        {
-            let ours = (got["src"].as_str().unwrap_or_default().to_owned(), got["sport"].as_u64().unwrap_or(0));
-            let flows = self.replies.get(&(client, server))?;
-            return (flows.len() > 1 && flows.contains(&ours)).then_some(SharedReply);
         }
         None
     }

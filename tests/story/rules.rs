@@ -97,7 +97,7 @@ impl Shape {
         let mut server = RealServer { mode, tunnel, ..RealServer::new(address) };
         server.weight = weight(b);
         if b.u8() < 32 {
-            server.upper_threshold = 1 + u16::from(b.u8() % 8);
+            server.upper_threshold = 1 + u32::from(b.u8() % 8);
         }
         server
     }
@@ -146,11 +146,11 @@ impl Shape {
     }
 }
 
-fn weight(b: &mut Bytes) -> u16 {
+fn weight(b: &mut Bytes) -> u32 {
     match b.u8() {
         0..32 => 0,
-        32..40 => u16::MAX,
-        n => u16::from(n % 8) + 1,
+        32..40 => u16::MAX.into(),
+        n => u32::from(n % 8) + 1,
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use control::engine::Operation;
-use control::model::{ClientAddress, ForwardingMode};
+use control::model::{ClientAddress, ForwardingMode, ServiceKey};
 use dataplane::snapshot::{GonePolicy, Settings};
 
 use super::bytes::Bytes;
@@ -217,7 +217,7 @@ impl Sides {
         let (keep, before) = (b.u8(), new.servers.clone());
         new.servers.retain(|n, _| keep & 1 << (n % 10) == 0 || kind & 1 == 0);
         for server in new.servers.values_mut() {
-            server.weight = u16::from(b.u8() % 8);
+            server.weight = u32::from(b.u8() % 8);
         }
         let made = self.director.change(vec![new.put()]).is_ok();
         if !made {
@@ -262,7 +262,10 @@ impl Sides {
         let (tells, one_packet) = (shape.service.client_address, shape.service.one_packet);
         let ports = p.ports.expect("ports");
         let shown = (SocketAddr::new(p.src, ports.0), SocketAddr::new(p.dst, ports.1));
-        assert_shown(&shown, (client, vip), real.mode, real.address.ip, real.address.port);
+        // Behind a persistent mark every server keeps the packet's port, as in the kernel.
+        let keeps = shape.service.persistence.is_some() && matches!(shape.service.address, ServiceKey::Mark { .. });
+        let port = if keeps { 0 } else { real.address.port };
+        assert_shown(&shown, (client, vip), real.mode, real.address.ip, port);
         if let Some((seq, ..)) = p.tcp {
             assert_eq!(seq, d.seq, "a SYN's sequence number");
         }

@@ -239,7 +239,7 @@ fn servers_table(services: &[(ServiceKey, &[ServerView])]) -> String {
             if thresholds {
                 row.push(match (s.upper_threshold, s.lower_threshold) {
                     (0, _) => "-".into(),
-                    (upper, 0) => format!("{}-{upper}", u32::from(upper) * 3 / 4),
+                    (upper, 0) => format!("{}-{upper}", u64::from(upper) * 3 / 4),
                     (upper, lower) => format!("{lower}-{upper}"),
                 });
             }

@@ -215,5 +215,5 @@ fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) 
 }
 
 fn mode(n: u32) -> &'static str {
-    ["nat", "direct-routing", "tunnel", "full-nat", "local"].get(n as usize).copied().unwrap_or("unknown")
+    ["nat", "direct-routing", "tunnel", "full-nat"].get(n as usize).copied().unwrap_or("unknown")
 }

@@ -96,6 +96,7 @@ pub struct FlowRecord {
     /// The port at the real server.
     pub rport: Be16,
     /// One's-complement difference that NAT makes to a sum over the addresses (RFC 1624), request direction.
+    /// For a template see [`FlowRecord::template_timeout_ms`].
     pub l3_delta: u16,
     /// The same over addresses and ports.
     pub l4_delta: u16,
@@ -133,6 +134,11 @@ pub mod flags {
     pub const EXTENDED: u32 = 1 << 9;
     /// Client and VIP have IPv4 addresses. Set by the table.
     pub const V4: u32 = 1 << 10;
+    /// A newer flow's replies look the same (another VIP, the same client's end and the same
+    /// real server's end), and it takes them all. Such a flow is `BY_HAND` as well.
+    pub const SHADOWED: u32 = 1 << 11;
+    /// Takes the replies of an older flow, which gets them back when this one ends.
+    pub const SHADOWS: u32 = 1 << 12;
     /// The record is in use. Set and cleared by the table.
     pub const LIVE: u32 = 1 << 31;
 }
@@ -170,6 +176,17 @@ impl FlowRecord {
         let flags = (u64::from(self.flags) & MASK) ^ WANTED;
         let proto_state = u16::from_ne_bytes([self.proto, self.state]) ^ p.proto_state;
         addresses | (u64::from(ports) | flags << 32) | u64::from(proto_state) == 0
+    }
+
+    /// For a template: for how long a new flow keeps it, milliseconds. It stands where other
+    /// records have their checksum differences.
+    pub fn template_timeout_ms(&self) -> u32 {
+        u32::from(self.l3_delta) << 16 | u32::from(self.l4_delta)
+    }
+
+    /// Sets what [`template_timeout_ms`](Self::template_timeout_ms) gives.
+    pub fn set_template_timeout_ms(&mut self, ms: u32) {
+        (self.l3_delta, self.l4_delta) = ((ms >> 16) as u16, ms as u16);
     }
 
     /// The key of the request direction.

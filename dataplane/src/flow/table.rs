@@ -203,7 +203,7 @@ impl FlowTable {
                 && r.peer == peer
                 // The client may use one port for several VIPs: of all modes, only NAT's replies
                 // are for the client itself.
-                && r.flags & (flags::TEMPLATE | flags::MODE_MASK) == NAT
+                && r.flags & (flags::TEMPLATE | flags::SHADOWED | flags::MODE_MASK) == NAT
         })
     }
 
@@ -215,6 +215,27 @@ impl FlowTable {
     /// `probe` and `find_reply` in one, for single look-ups.
     pub fn lookup_reply(&self, hash: FlowHash, key: &ReplyKey) -> Option<FlowId> {
         self.find_reply(hash, key, self.probe(hash))
+    }
+
+    /// After a flow that took an older one's replies has ended: the newest of those that are
+    /// left gets them.
+    #[cold]
+    pub fn unshadow(&mut self, ended: &FlowRecord) {
+        let hash = self.hash_of(ended);
+        let left = |with: u32| {
+            self.find(hash, self.probe(hash), |r| {
+                r.flags & with == with
+                    && (r.client, r.client_port, r.rport) == (ended.client, ended.client_port, ended.rport)
+                    && (r.proto, r.peer) == (ended.proto, ended.peer)
+            })
+        };
+        // One that is in the middle has taken another one's replies itself.
+        let heir = left(flags::SHADOWED | flags::SHADOWS).or_else(|| left(flags::SHADOWED));
+        if let Some(id) = heir {
+            let r = self.get_mut(id);
+            let by_hand = if r.flags & flags::EXTENDED == 0 { flags::BY_HAND } else { 0 };
+            r.flags &= !(flags::SHADOWED | by_hand);
+        }
     }
 
     /// A record.

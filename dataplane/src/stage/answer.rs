@@ -4,7 +4,7 @@
 //! other packet; its source is the address the packet was sent to where that is ours,
 //! else the director's address towards the sender, as the kernel chooses.
 
-use crate::burst::{Burst, Direction, tcp_flags};
+use crate::burst::{Burst, Direction, Lane, tcp_flags};
 use crate::counters::DropReason;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{Hop, Refusal, Snapshot};
@@ -126,7 +126,8 @@ pub fn outcome<I: PacketIo>(
         Outcome::Fragment(mtu) => return fragment_out::send(s, core, io, burst, i, mtu),
         Outcome::NotOurs => return burst.slow.insert(i),
         Outcome::Gone => return schedule::gone(s, core, io, burst, i),
-        Outcome::Local => return refuse(s, core, io, burst, i, Refused::NoService),
+        Outcome::Local => return here(s, core, io, burst, i),
+        Outcome::Loopback => (None, DropReason::Martian),
         Outcome::TtlExceeded => (Some(Error::TimeExceeded), DropReason::TtlExceeded),
         Outcome::TooBig(mtu) => (Some(Error::TooBig(mtu)), DropReason::TooBig),
         Outcome::NoHeadroom => (None, DropReason::NoHeadroom),
@@ -137,6 +138,42 @@ pub fn outcome<I: PacketIo>(
         send_error(s, core, io, buf, usize::from(burst.lanes[i].l2), error);
     }
     burst.drop_lane(i, why, io, &core.link.counters);
+}
+
+/// A packet for a real server that is the director itself, where nothing listens: what its stack
+/// answers is the real server's reply.
+#[cold]
+fn here<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
+    let lane = burst.lanes[i];
+    if let (Refusal::Answer, Some(buf)) = (s.settings.refusal, &burst.bufs[i]) {
+        let l2 = usize::from(lane.l2);
+        let len = match lane.key.proto {
+            6 => send_reset(s, core, io, buf, l2, usize::from(lane.l4)),
+            17 => send_error(s, core, io, buf, l2, Error::PortUnreachable),
+            _ => send_error(s, core, io, buf, l2, Error::ProtocolUnreachable),
+        };
+        replied(s, core, &lane, len);
+    }
+    burst.drop_lane(i, DropReason::LocalNoListener, io, &core.link.counters);
+}
+
+/// Moves a flow on and counts for an answer of `len` bytes that stands for its real server's
+/// reply. What comes of errors about direct routing and tunnels was counted when they were sent.
+fn replied<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, len: usize) {
+    let Some(record) = core.flows.try_get_mut(lane.flow).filter(|_| len > 0) else { return };
+    let (tcp, real) = (lane.key.proto == 6, record.real);
+    let counted = !tcp && !icmp_error::rewrites(record);
+    if tcp {
+        let reset = Lane { direction: Direction::Reply, tcp_flags: tcp_flags::RST | tcp_flags::ACK, ..*lane };
+        if rewrite::touch(s, record, &reset, core.now, core.defence.secure) {
+            core.turned(lane.flow);
+        }
+    }
+    if !counted {
+        let c = core.link.counters.real(real);
+        c.out_packets.add(1);
+        c.out_bytes.add(len as u64);
+    }
 }
 
 /// Refuses a packet that opens no flow.
@@ -160,12 +197,12 @@ pub fn refuse<I: PacketIo>(
     if let (Refusal::Answer, Some(buf)) = (s.settings.refusal, &burst.bufs[i]) {
         let l2 = usize::from(lane.l2);
         match (why, lane.key.proto) {
-            (Refused::Drop(_), _) => {}
+            (Refused::Drop(_), _) => 0,
             (Refused::NoRealServer, _) => send_error(s, core, io, buf, l2, Error::PortUnreachable),
             (_, 6) => send_reset(s, core, io, buf, l2, usize::from(lane.l4)),
             (_, 17) => send_error(s, core, io, buf, l2, Error::PortUnreachable),
             _ => send_error(s, core, io, buf, l2, Error::ProtocolUnreachable),
-        }
+        };
     }
     burst.drop_lane(i, reason, io, &core.link.counters);
 }
@@ -214,6 +251,7 @@ fn error_source(s: &Snapshot, dst: Ip, to: Ip) -> Option<Ip> {
 }
 
 /// Sends an ICMP error about the packet in `buf`, whose IP header starts at `l2`.
+/// Returns its length from the IP header on; 0 when none was sent.
 pub fn send_error<I: PacketIo>(
     s: &Snapshot,
     core: &mut Core<I::Buf>,
@@ -221,21 +259,21 @@ pub fn send_error<I: PacketIo>(
     buf: &I::Buf,
     l2: usize,
     error: Error,
-) {
+) -> usize {
     let mut packet = [0; ICMP6_MAX];
     let n = buf.copy_out(l2, &mut packet);
     let packet = &packet[..n];
-    let Some((src, dst)) = addresses(packet).filter(|_| may_answer(packet)) else { return };
-    let Some(from) = error_source(s, dst, src) else { return };
+    let Some((src, dst)) = addresses(packet).filter(|_| may_answer(packet)) else { return 0 };
+    let Some(from) = error_source(s, dst, src) else { return 0 };
     if !core.limiter.take() {
         core.link.counters.drop(DropReason::AnswerSuppressed).add(1);
-        return;
+        return 0;
     }
     let v4 = src.is_v4();
     let room = if v4 { ICMP4_MAX } else { ICMP6_MAX };
     let Some(mut answer) = io.alloc(ETH + room) else {
         core.link.counters.drop(DropReason::NoBuffer).add(1);
-        return;
+        return 0;
     };
     let id = core.next_ip_id();
     let len = answer.data_mut().get_mut(ETH..).map_or(0, |out| {
@@ -253,26 +291,36 @@ pub fn send_error<I: PacketIo>(
         icmp_error::count_one_way(s, core, &q, len);
     }
     resolve::send_routed(s, core, io, answer, ETH as u8, src);
+    len
 }
 
 /// Answers a TCP segment with a reset (RFC 9293 section 3.10.7.1).
-pub fn send_reset<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, buf: &I::Buf, l2: usize, l4: usize) {
+/// Returns its length from the IP header on; 0 when none was sent.
+pub fn send_reset<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    buf: &I::Buf,
+    l2: usize,
+    l4: usize,
+) -> usize {
     let data = buf.data();
-    let (Some(packet), Some(flags)) = (data.get(l2..), data.get(l4 + 13)) else { return };
+    let (Some(packet), Some(flags)) = (data.get(l2..), data.get(l4 + 13)) else { return 0 };
     // A reset is never answered.
-    let Some((src, _)) = addresses(packet).filter(|_| flags & 4 == 0) else { return };
+    let Some((src, _)) = addresses(packet).filter(|_| flags & 4 == 0) else { return 0 };
     if !core.limiter.take() {
         core.link.counters.drop(DropReason::AnswerSuppressed).add(1);
-        return;
+        return 0;
     }
     let Some(mut answer) = io.alloc(ETH + 60) else {
         core.link.counters.drop(DropReason::NoBuffer).add(1);
-        return;
+        return 0;
     };
     let len = answer.data_mut().get_mut(ETH..).map_or(0, |out| reply::tcp_reset(out, packet, l4 - l2));
     answer.truncate(ETH + len);
     core.link.counters.worker.resets_sent.add(1);
     resolve::send_routed(s, core, io, answer, ETH as u8, src);
+    len
 }
 
 /// A packet that no flow and no service wants and that is not for the director: routed.

@@ -38,6 +38,8 @@ pub enum Outcome {
     NotOurs,
     /// The real server is the director itself, where nothing listens.
     Local,
+    /// The real server is the director's loopback.
+    Loopback,
 }
 
 /// One's-complement difference of a TTL lowered by one: the word (TTL, protocol) loses 0x0100.
@@ -81,15 +83,12 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     counters.in_packets.add(1);
     counters.in_bytes.add(u64::from(lane.ip_len));
     lane.next_hop = real.next_hop;
-    let Some(hop) = s.next_hop(real.next_hop) else { return Outcome::NoRoute };
+    let Some(hop) = s.next_hop(real.next_hop) else { return nowhere(real.next_hop) };
     if mode == ForwardingMode::DirectRouting as u32 {
         return direct(s, lane, buf, hop);
     }
     if mode == ForwardingMode::Tunnel as u32 {
         return super::tunnel::wrap(s, core, lane, buf, real, hop);
-    }
-    if mode == ForwardingMode::Local as u32 {
-        return Outcome::Local;
     }
     if by_hand {
         return by_hand::request(s, core, lane, buf, real, hop);
@@ -105,6 +104,16 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     }
     write_destination(lane, buf, real.addr, rport.0, deltas.1);
     fit
+}
+
+/// Why there is no next hop.
+#[cold]
+fn nowhere(id: NextHopId) -> Outcome {
+    match id {
+        NextHopId::HERE => Outcome::Local,
+        NextHopId::LOOPBACK => Outcome::Loopback,
+        _ => Outcome::NoRoute,
+    }
 }
 
 /// Direct routing: the frame changes, the packet only loses one TTL.

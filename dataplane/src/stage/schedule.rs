@@ -7,7 +7,7 @@ use crate::burst::{Burst, Direction, Lane, tcp_flags};
 use crate::counters::DropReason;
 use crate::flow::extension::Extension;
 use crate::flow::hash::FlowHash;
-use crate::flow::record::{FlowKey, FlowRecord, flags, peer_word};
+use crate::flow::record::{FlowKey, FlowRecord, ReplyKey, flags, peer_word};
 use crate::flow::state::{self, State};
 use crate::flow::table::FlowId;
 use crate::io::PacketIo;
@@ -19,6 +19,12 @@ use crate::worker::Core;
 
 /// How many real servers are tried that turn out to be full.
 const ADMISSIONS: usize = 64;
+/// Port of FTP's control connections.
+const FTP: u16 = 21;
+/// Port that FTP's active data connections come from.
+const FTP_DATA: u16 = 20;
+/// Port under which a template is kept that is of no use any more.
+pub(crate) const RETIRED: u16 = 65_535;
 
 /// Why no flow was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +51,7 @@ pub fn schedule<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, 
                 if core.flows.get(id).flags & flags::ONE_PACKET == 0 {
                     burst.ready.insert(i);
                 } else {
-                    one_packet(s, core, io, burst, i);
+                    send_one_packet(s, core, io, burst, i);
                 }
             }
             Err(why) => answer::refuse(s, core, io, burst, i, why),
@@ -74,7 +80,13 @@ pub fn gone<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burs
 
 /// Sends a packet whose flow is gone again at once, so that the next one is scheduled anew.
 #[cold]
-fn one_packet<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
+fn send_one_packet<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    i: usize,
+) {
     let lane = &mut burst.lanes[i];
     let id = lane.flow;
     let Some(buf) = burst.bufs[i].as_mut() else { return };
@@ -116,8 +128,7 @@ enum Judgement {
 fn judge<B>(s: &Snapshot, core: &Core<B>, lane: &Lane, id: FlowId) -> Judgement {
     let record = core.flows.get(id);
     let real = s.real(record.real);
-    let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
-    if syn && reopens(s, record, real) {
+    if track::is_new(lane) && reopens(s, record, real) {
         return Judgement::End;
     }
     if real.is_some_and(|r| r.available) {
@@ -147,7 +158,7 @@ fn reopens(s: &Snapshot, record: &FlowRecord, real: Option<&Real>) -> bool {
         return false;
     }
     let state = record.state;
-    (mode & 1 != 0 && state == State::TimeWait as u8)
+    (mode != 0 && (state == State::TimeWait as u8 || state == State::Close as u8 || state == State::SctpClosed as u8))
         || (mode & 2 != 0 && state == State::FinWait as u8 && record.flags & flags::NO_OUTPUT != 0)
 }
 
@@ -169,18 +180,29 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
     if s.local(key.client).is_some_and(|l| matches!(l, Local::Vip | Local::Pool)) || local::is_martian(key.client) {
         return Err(Refused::Drop(DropReason::Martian));
     }
-    match &service.persistence {
-        Some(p) => admit(core, |core| open_persistent(s, core, lane, service, p)),
-        None if service.port == 0 && service.mark == 0 => Err(Refused::NoService),
-        None => {
-            let extra = if service.one_packet && lane.key.proto == 17 { flags::ONE_PACKET } else { 0 };
-            admit(core, |core| {
-                let real = choose(core, lane, service)?;
-                let flow = insert(s, core, lane, service, real, extra)?;
-                Ok(Opened { flow, chosen: true, template: FlowId::NONE })
-            })
-        }
+    // Active FTP's data connections come from real servers, whoever seems to send them.
+    if key.client_port.get() == FTP_DATA {
+        return Err(Refused::NoService);
     }
+    let other_port = service.mark == 0 && service.port != key.vport.get();
+    match &service.persistence {
+        Some(p) => admit(core, |core| open_persistent(s, core, lane, service, p)).map_err(|why| match why {
+            // A persistent FTP service gets other ports as well, but does not refuse them.
+            Refused::NoRealServer if other_port && service.port == FTP => Refused::NoService,
+            other => other,
+        }),
+        None if other_port => Err(Refused::NoService),
+        None => admit(core, |core| {
+            let real = choose(core, lane, service)?;
+            let flow = insert(s, core, lane, service, real, one_packet(service, lane))?;
+            Ok(Opened { flow, chosen: true, template: FlowId::NONE })
+        }),
+    }
+}
+
+/// Whether the flow is for this packet only, as a flag.
+fn one_packet(service: &Service, lane: &Lane) -> u32 {
+    if service.one_packet && lane.key.proto == 17 { flags::ONE_PACKET } else { 0 }
 }
 
 /// Whether the packet may open a flow.
@@ -231,10 +253,15 @@ fn choose<B>(core: &mut Core<B>, lane: &Lane, service: &Service) -> Result<RealI
     core.sched.choose(service.id, &service.sched, &core.link.counts, &key, core.now).ok_or(Refused::NoRealServer)
 }
 
-/// The port at the real server: its own, or the packet's when it has none.
+/// The port at the real server: its own, or the packet's when it has none, or when that is not
+/// the service's (of a persistent mark's service no port is).
 fn real_port(real: &Real, service: &Service, lane: &Lane) -> Be16 {
     let forced = matches!(real.mode, ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
-    if forced || real.port.get() == 0 || (service.port == 0 && service.mark == 0) { lane.key.vport } else { real.port }
+    let other = match service.mark {
+        0 => service.port != lane.key.vport.get() || service.port == 0,
+        _ => service.persistence.is_some(),
+    };
+    if forced || real.port.get() == 0 || other { lane.key.vport } else { real.port }
 }
 
 fn insert<B>(
@@ -261,7 +288,7 @@ fn insert<B>(
     let both_ways = matches!(real.mode, ForwardingMode::Nat | ForwardingMode::FullNat);
     let one_way = if both_ways { 0 } else { flags::NO_OUTPUT };
     let first = state::initial(lane.key.proto);
-    let record = FlowRecord {
+    let mut record = FlowRecord {
         client: lane.key.client,
         vip: lane.key.vip.into(),
         client_port: lane.key.client_port,
@@ -277,9 +304,12 @@ fn insert<B>(
         l4_delta,
         ext: u32::MAX,
     };
+    if real.mode == ForwardingMode::Nat && extra & flags::ONE_PACKET == 0 {
+        take_replies(s, core, lane, real.addr, &mut record);
+    }
     let edits = both_ways && lane.key.proto == 6 && service.extras != Extras::default();
     if local.is_none() && !edits {
-        return core.open_flow(lane.hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull));
+        return core.open_flow(lane.hash, record).ok_or_else(|| not_opened(core, &record));
     }
     let Extras { client_address: tells, ftp } = service.extras;
     let mut with = Extension { tells, ftp, ..Extension::EMPTY };
@@ -287,6 +317,35 @@ fn insert<B>(
         (with.local, with.local_port) = (local.addr, local.port);
     }
     open_extended(core, lane, record, with, local.map(|l| l.hash))
+}
+
+/// A client that uses one port for two VIPs may have two flows whose replies look alike: as in the
+/// kernel the newer one takes them all. Its service may have just begun, the older one linger.
+#[inline]
+fn take_replies<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, real: Ip, record: &mut FlowRecord) {
+    let key = ReplyKey {
+        client: record.client,
+        real,
+        client_port: record.client_port,
+        rport: record.rport,
+        proto: record.proto,
+    };
+    if let Some(id) = core.flows.lookup_reply(lane.hash, &key) {
+        let older = core.flows.get_mut(id);
+        if s.real(older.real).is_some_and(|r| r.addr == real) {
+            older.flags |= flags::SHADOWED | flags::BY_HAND;
+            record.flags |= flags::SHADOWS;
+        }
+    }
+}
+
+/// There is no room: an older flow keeps its replies.
+#[cold]
+fn not_opened<B>(core: &mut Core<B>, record: &FlowRecord) -> Refused {
+    if record.flags & flags::SHADOWS != 0 {
+        core.flows.unshadow(record);
+    }
+    Refused::Drop(DropReason::FlowTableFull)
 }
 
 /// Opens a flow with an extension; one of full NAT is known under its local address and
@@ -300,11 +359,12 @@ fn open_extended<B>(
     alias: Option<FlowHash>,
 ) -> Result<FlowId, Refused> {
     let full = Refused::Drop(DropReason::FlowTableFull);
-    record.ext = core.extensions.take(with).ok_or(full)?;
+    let Some(ext) = core.extensions.take(with) else { return Err(not_opened(core, &record)) };
+    record.ext = ext;
     record.flags |= flags::EXTENDED | flags::BY_HAND;
     let Some(id) = core.open_flow(lane.hash, record) else {
         core.extensions.give(record.ext);
-        return Err(full);
+        return Err(not_opened(core, &record));
     };
     if let Some(e) = core.extensions.get_mut(record.ext) {
         e.flow = id;
@@ -336,7 +396,7 @@ fn open_persistent<B>(
         Some(real) => real,
         None => {
             if let Some(id) = found {
-                core.end_flow(id);
+                retire(core, id);
             }
             choose(core, lane, service)?
         }
@@ -346,10 +406,10 @@ fn open_persistent<B>(
         Some(id) => id,
         None => {
             if let Some(id) = found.filter(|_| !fresh) {
-                core.end_flow(id);
+                retire(core, id);
             }
             let addr = s.real(real).map_or(Ip::UNSPECIFIED, |r| r.addr);
-            let record = FlowRecord {
+            let mut record = FlowRecord {
                 client: key.client,
                 vip: key.vip.into(),
                 client_port: key.client_port,
@@ -365,12 +425,23 @@ fn open_persistent<B>(
                 l4_delta: 0,
                 ext: 0,
             };
+            record.set_template_timeout_ms(p.timeout_ms);
             core.open_flow(hash, record).ok_or(Refused::Drop(DropReason::FlowTableFull))?
         }
     };
-    let flow = insert(s, core, lane, service, real, flags::CONTROLLED)?;
-    core.control(flow, template, p.timeout_ms);
+    let flow = insert(s, core, lane, service, real, flags::CONTROLLED | one_packet(service, lane))?;
+    core.control(flow, template);
     Ok(Opened { flow, chosen: fresh, template: if fresh { template } else { FlowId::NONE } })
+}
+
+/// A template whose real server cannot be used is kept until its time is up, for the flows that
+/// count on it, under a port where no client finds it (the kernel's `ip_vs_check_template`).
+fn retire<B>(core: &mut Core<B>, id: FlowId) {
+    let record = core.flows.get_mut(id);
+    if record.vport.get() == RETIRED {
+        return core.end_flow(id);
+    }
+    (record.vport, record.rport) = (Be16::new(RETIRED), Be16::new(RETIRED));
 }
 
 /// Under which key a client's template is kept.
@@ -380,13 +451,9 @@ pub fn template_key(lane: &Lane, service: &Service, p: &Persistence) -> FlowKey 
         let vip = Ip::from_v4(service.mark.to_be_bytes());
         return FlowKey { client, vip, client_port: Be16::new(0), vport: Be16::new(0), proto: 0 };
     }
-    FlowKey {
-        client,
-        vip: lane.key.vip,
-        client_port: Be16::new(0),
-        vport: Be16::new(service.port),
-        proto: lane.key.proto,
-    }
+    // FTP's template is for all ports: the data connections of the passive mode follow.
+    let vport = Be16::new(if service.port == FTP { 0 } else { service.port });
+    FlowKey { client, vip: lane.key.vip, client_port: Be16::new(0), vport, proto: lane.key.proto }
 }
 
 /// The kernel's `ip_vs_check_template`.

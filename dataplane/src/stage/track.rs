@@ -2,6 +2,7 @@
 
 use crate::burst::{Burst, Direction, Lane, Lanes, tcp_flags};
 use crate::flow::record::ReplyKey;
+use crate::flow::state::SCTP_INIT;
 use crate::flow::table::{Candidates, FlowId};
 use crate::io::{BURST, PacketIo};
 use crate::snapshot::{Local, Snapshot};
@@ -23,8 +24,7 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
                 let lane = &mut burst.lanes[i];
                 lane.flow = id;
                 // A SYN may reopen an old flow: `schedule` judges.
-                let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
-                if syn && lane.direction == Direction::Request && lane.key.proto == 6 {
+                if lane.direction == Direction::Request && is_new(lane) {
                     burst.missed.insert(i);
                 } else {
                     hits.insert(i);
@@ -35,6 +35,13 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
         }
     }
     burst.ready = hits;
+}
+
+/// Whether a packet asks for a new connection: a SYN, or SCTP's INIT.
+#[inline(always)]
+pub fn is_new(lane: &Lane) -> bool {
+    let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
+    (syn && lane.key.proto == 6) || (lane.key.proto == 132 && lane.tcp_flags == SCTP_INIT)
 }
 
 /// Looks one lane up.

@@ -146,7 +146,7 @@ pub(crate) fn count_one_way<B>(s: &Snapshot, core: &Core<B>, q: &Quote, bytes: u
 }
 
 /// Whether the flow's packets have other addresses on the other side.
-fn rewrites(record: &FlowRecord) -> bool {
+pub(crate) fn rewrites(record: &FlowRecord) -> bool {
     let mode = record.flags & flags::MODE_MASK;
     mode == ForwardingMode::Nat as u32 || mode == ForwardingMode::FullNat as u32
 }

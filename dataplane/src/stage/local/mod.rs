@@ -340,16 +340,53 @@ pub fn deliver<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, b
             Direction::Reply => (lane.key.vip, lane.key.client),
             Direction::Request => (lane.key.client, lane.key.vip),
         };
-        if is_martian(src) {
+        // As Linux: nobody else sends from the director's addresses. For IPv6 it does not look.
+        if is_martian(src) || (src.is_v4() && s.local(src).is_some()) {
             burst.drop_lane(i, DropReason::Martian, io, &core.link.counters);
             continue;
         }
         match s.local(dst) {
             Some(Local::Vip) => answer::refuse(s, core, io, burst, i, Refused::NoService),
             Some(Local::Own(_) | Local::Pool) => answer::refuse(s, core, io, burst, i, Refused::NotListening),
-            None => answer::unrelated(s, core, io, burst, i),
+            None => {
+                if lane.direction == Direction::Request && s.local(src) == Some(Local::Vip) {
+                    let lane = *lane;
+                    passing_reply(s, core, &lane);
+                }
+                answer::unrelated(s, core, io, burst, i);
+            }
         }
     }
+}
+
+/// A packet from a VIP to somewhere else: a reply of direct routing or a tunnel whose real server
+/// has the director for its gateway. It moves its flow on and is counted, then routed as it is.
+/// (Only IPv6 comes here: IPv4 packets from one's own addresses are martians.)
+fn passing_reply<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane) {
+    let key = FlowKey {
+        client: lane.key.vip,
+        vip: lane.key.client,
+        client_port: lane.key.vport,
+        vport: lane.key.client_port,
+        proto: lane.key.proto,
+    };
+    if !matches!(key.proto, 6 | 17 | 132) {
+        return;
+    }
+    let hash = core.secret.hash(key.client, key.client_port, key.proto);
+    let Some(id) = core.flows.lookup_request(hash, &key) else { return };
+    let record = core.flows.get_mut(id);
+    let real = record.real;
+    if icmp_error::rewrites(record) {
+        return;
+    }
+    let reply = Lane { direction: Direction::Reply, ..*lane };
+    if rewrite::touch(s, record, &reply, core.now, core.defence.secure) {
+        core.turned(id);
+    }
+    let c = core.link.counters.real(real);
+    c.out_packets.add(1);
+    c.out_bytes.add(u64::from(lane.ip_len));
 }
 
 /// Routes a packet as it is: TTL, next hop, size.
