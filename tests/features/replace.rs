@@ -45,6 +45,15 @@ fn server(port: usize, frame: &[u8]) -> u8 {
     seen.to[5]
 }
 
+/// Ends the other thread even where this one panics.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn a_burst_sees_the_old_servers_or_the_new_ones_and_kept_connections_see_nothing() {
     let (mut rig, mut engine) = Director::new(1, 65_536, settings()).into_parts();
@@ -72,6 +81,7 @@ fn a_burst_sees_the_old_servers_or_the_new_ones_and_kept_connections_see_nothing
                 changes.fetch_add(1, Relaxed);
             }
         });
+        let _stop = Stop(&stop);
         let mut next = 60;
         while next < 45_000 {
             for port in next..next + BURST {
@@ -90,7 +100,6 @@ fn a_burst_sees_the_old_servers_or_the_new_ones_and_kept_connections_see_nothing
                 assert_eq!(server(out[0].0, &out[0].1), 20, "a kept connection changed its server");
             }
         }
-        stop.store(true, Relaxed);
     });
     // Both sets were seen, many changes fell between bursts.
     assert!(seen.iter().all(|n| *n > 20) && changes.load(Relaxed) > 100, "{seen:?}, {changes:?}");
