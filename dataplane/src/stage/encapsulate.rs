@@ -8,7 +8,7 @@ use crate::io::PacketBuf;
 use crate::snapshot::{GueChecksum, NextHop, Real, Snapshot, Tunnel};
 use crate::stage::local::sum_range;
 use crate::stage::rewrite::Outcome;
-use crate::wire::checksum;
+use crate::wire::{checksum, ipv6};
 use crate::worker::Core;
 
 /// Most bytes a tunnel puts in front: IPv6, UDP, VXLAN, Ethernet.
@@ -57,9 +57,12 @@ pub fn wrap<B: PacketBuf>(
     let shim = shim_len(real.tunnel);
     let extra = outer_len + shim;
     let room = real.path_mtu(hop).saturating_sub(extra as u16);
-    let may_cut = (!inner.df || !s.settings.pmtu_disc) && lane.v4;
-    if lane.ip_len > room && !may_cut {
-        return Outcome::TooBig(room);
+    // IPv6 hosts cannot be told to send less than the minimum. What does not fit then is cut on
+    // the outside (RFC 2473 section 7.1, RFC 4213 section 3.2).
+    let small = !lane.v4 && lane.ip_len > room && lane.ip_len <= ipv6::MIN_MTU;
+    let df = inner.df && s.settings.pmtu_disc && !small;
+    if lane.ip_len > room && (df || !lane.v4 && !small) {
+        return Outcome::TooBig(if lane.v4 { room } else { room.max(ipv6::MIN_MTU) });
     }
     let whole = l2 + usize::from(lane.ip_len);
     if buf.total_len() > whole {
@@ -74,7 +77,7 @@ pub fn wrap<B: PacketBuf>(
     let mut head = [0; EXTRA_MAX];
     let source_port = 0xc000 | (lane.hash.0 >> 17) as u16 & 0x3fff;
     let proto = fill_shim(&mut head[outer_len..extra], real.tunnel, lane, inner_len, inner_sum, source_port, hop);
-    let df = outer_v4 && inner.df && s.settings.pmtu_disc;
+    let df = outer_v4 && df;
     let tos = super::tunnel::outer_tos(inner.tos);
     let id = if outer_v4 && !df { core.next_ip_id() } else { 0 };
     fill_outer(&mut head[..outer_len], real, proto, extra + inner_len, tos, inner.ttl, df, id);

@@ -4,6 +4,8 @@ use crate::units::Ip;
 
 /// Fixed header, bytes.
 pub const LEN: usize = 40;
+/// What every link carries at least, bytes (RFC 8200 section 5).
+pub const MIN_MTU: u16 = 1280;
 /// Extension headers walked at most; more of them is taken for an attack.
 pub const EXTENSIONS_MAX: usize = 8;
 

@@ -12,7 +12,7 @@ use crate::flow::extension::Extension;
 use crate::flow::record::{FlowKey, FlowRecord, flags};
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{ForwardingMode, Local, Snapshot};
-use crate::stage::local::{Examined, icmp};
+use crate::stage::local::{Examined, icmp, nd};
 use crate::stage::{answer, resolve, rewrite, track, tunnel};
 use crate::units::{Be16, Ip};
 use crate::wire::checksum;
@@ -50,7 +50,10 @@ pub(crate) fn quote(data: &[u8], at: usize, v4: bool) -> Option<Quote> {
         let first = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff == 0;
         (packet[9], (packet[0] >> 4 == 4 && ihl >= 20 && first).then_some(ihl)?)
     } else {
-        (packet[6], (packet[0] >> 4 == 6).then_some(40)?)
+        (packet[0] >> 4 == 6).then_some(())?;
+        // Routers speak of fragments, too: only the first shows the ports.
+        let walked = nd::walk(packet, packet.len(), packet[6]).ok()?;
+        walked.fragment.is_none_or(|f| f.offset == 0).then_some((walked.proto, walked.offset))?
     };
     let p = packet.get(header..)?.first_chunk::<4>()?;
     matches!(proto, 6 | 17 | 132).then_some(())?;

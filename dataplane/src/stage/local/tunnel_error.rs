@@ -8,6 +8,7 @@ use crate::link::Event;
 use crate::snapshot::Snapshot;
 use crate::stage::answer::{self, Error};
 use crate::stage::local::{Examined, icmp_error};
+use crate::wire::ipv6;
 use crate::worker::Core;
 
 /// First byte of the VXLAN header, whose only flag says that there is a network identifier
@@ -60,7 +61,9 @@ pub fn examine<I: PacketIo>(
             core.tell(Event::PathMtu { ip: real, mtu });
             // Who lets its packets be cut needs not be told.
             let asks = !v4 || inner.get(6).is_some_and(|b| b & 0x40 != 0);
-            asks.then(|| Error::TooBig(mtu.saturating_sub(overhead as u16).max(68)))
+            // No host sends less; what comes is cut on the outside then (`encapsulate`).
+            let least = if v4 { 68 } else { ipv6::MIN_MTU };
+            asks.then(|| Error::TooBig(mtu.saturating_sub(overhead as u16).max(least)))
         }
         (true, 3 | 4 | 11, _) | (false, 1 | 3, _) if v4 == lane.v4 => Some(Error::Relayed(kind, code)),
         // The families number their errors differently.
