@@ -24,14 +24,15 @@ use crate::units::{PortId, RealId, Tick, WorkerId};
 
 mod commands;
 mod defence;
+mod handoff;
 mod idle;
 
 pub use idle::{Idle, run, tsc};
 
 /// Flows examined for expiry per poll. At 64 a slice stays far below 20 µs.
 const EXPIRE_BUDGET: usize = 64;
-/// Packets taken from one other worker per poll.
-const TAKE_OVER: usize = BURST;
+/// Frames sent for one other worker per poll.
+const RELAYED: usize = BURST;
 /// Length of the ring from one worker to another, packets.
 pub const HANDOFF_RING: usize = 2048;
 /// How long a template is kept on while it has live flows, as the kernel does.
@@ -71,26 +72,36 @@ pub struct Core<B> {
     pub limiter: answer::Limiter,
     /// Identification of the next IPv4 packet made here.
     pub ip_id: u16,
-    to_others: Vec<Option<rtrb::Producer<B>>>,
+    to_others: Vec<Option<handoff::ToOther<B>>>,
+    /// Whether anything is collected there.
+    handing_off: bool,
 }
 
 impl<B: PacketBuf> Core<B> {
-    /// Hands a packet to the worker that owns its flow.
+    /// Hands a packet to the worker that owns its flow, at the end of the poll.
     #[inline]
     pub fn hand_off<I: PacketIo<Buf = B>>(&mut self, owner: WorkerId, buf: B, io: &mut I) {
         let counters = &self.link.counters;
-        let lost = match self.to_others.get_mut(owner.index()) {
-            Some(Some(ring)) => match ring.push(buf) {
-                Ok(()) => {
-                    counters.worker.handed_off.add(1);
-                    return;
-                }
-                Err(rtrb::PushError::Full(buf)) => buf,
-            },
-            _ => buf,
-        };
-        counters.drop(DropReason::HandoffFull).add(1);
-        io.free(lost);
+        match self.to_others.get_mut(owner.index()) {
+            Some(Some(to)) => {
+                to.push(buf, io, counters);
+                self.handing_off = true;
+            }
+            _ => {
+                counters.drop(DropReason::HandoffFull).add(1);
+                io.free(buf);
+            }
+        }
+    }
+
+    /// Puts what was handed off on the rings.
+    #[inline]
+    fn flush_handoffs<I: PacketIo<Buf = B>>(&mut self, io: &mut I) {
+        if std::mem::take(&mut self.handing_off) {
+            for to in self.to_others.iter_mut().flatten() {
+                to.flush(io, &self.link.counters);
+            }
+        }
     }
 }
 
@@ -303,12 +314,13 @@ impl<B> Core<B> {
         for record in kept {
             self.agree(&record.key(), record.real, TEMPLATE_GRACE_MS, |_| true);
         }
-        for record in extended {
-            let _ = orphans.try_push(self.give_extension(&record));
+        // By reference: to take them out of their arrays would be to copy the arrays, each poll.
+        for record in &extended {
+            let _ = orphans.try_push(self.give_extension(record));
         }
         let Self { flows, link, .. } = self;
-        for template in orphans {
-            if let Some(t) = flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0) {
+        for template in &orphans {
+            if let Some(t) = flows.try_get_mut(*template).filter(|t| t.flags & flags::TEMPLATE != 0) {
                 t.ext = t.ext.saturating_sub(1);
             }
         }
@@ -460,7 +472,8 @@ impl<I: PacketIo> Worker<I> {
                 fragments: Fragments::new(),
                 limiter: answer::Limiter::default(),
                 ip_id: 1,
-                to_others: rings.to,
+                to_others: rings.to.into_iter().map(|r| r.map(handoff::ToOther::new)).collect(),
+                handing_off: false,
             },
             io,
             snapshot: Snapshot::empty(),
@@ -502,6 +515,7 @@ impl<I: PacketIo> Worker<I> {
         let timed = packets;
         packets += self.housekeeping(packets);
         self.sample.end(&self.core.link.counters.worker.cycles_housekeeping);
+        self.core.flush_handoffs(&mut self.io);
         self.core.out.flush(&mut self.io, &self.core.link);
         let counters = &self.core.link.counters.worker;
         self.sample.end(&counters.cycles_send);
@@ -573,12 +587,7 @@ impl<I: PacketIo> Worker<I> {
         let mut packets = 0;
         for from in 0..self.from_others.len() {
             let Some(ring) = &mut self.from_others[from] else { continue };
-            let mut n = 0;
-            while n < TAKE_OVER {
-                let Ok(buf) = ring.pop() else { break };
-                self.burst.bufs[n] = Some(buf);
-                n += 1;
-            }
+            let n = handoff::take(ring, &mut self.burst.bufs);
             if n > 0 {
                 packets += n;
                 self.core.link.counters.worker.taken_over.add(n as u64);
@@ -595,7 +604,7 @@ impl<I: PacketIo> Worker<I> {
         let Self { core, io, relayed, .. } = self;
         let mut n = 0;
         for ring in relayed {
-            for _ in 0..TAKE_OVER {
+            for _ in 0..RELAYED {
                 let Ok(buf) = ring.pop() else { break };
                 core.out.push(buf.ingress(), buf, io, &core.link);
                 n += 1;
@@ -607,6 +616,7 @@ impl<I: PacketIo> Worker<I> {
     /// Gives back every packet that is kept here or on its way here, at the end.
     pub fn drain(&mut self) {
         let Self { core, io, from_others, relayed, .. } = self;
+        core.flush_handoffs(io);
         core.out.flush(io, &core.link);
         for ring in from_others.iter_mut().flatten().chain(relayed) {
             while let Ok(buf) = ring.pop() {
