@@ -114,13 +114,15 @@ struct Clock {
     epoch: Instant,
     polls: u32,
     now: Tick,
+    /// Time stands still.
+    held: bool,
 }
 
 impl Clock {
     #[inline]
     fn tick(&mut self) -> Tick {
         self.polls = self.polls.wrapping_add(1);
-        if self.polls & 31 == 0 {
+        if self.polls & 31 == 0 && !self.held {
             self.now = Tick(self.epoch.elapsed().as_millis() as u32);
         }
         self.now
@@ -149,7 +151,7 @@ pub fn directors(shape: &Shape, workers: u16, capacity: u32) -> Vec<Director> {
                 relays: Relays::default(),
                 software_steering: workers > 1,
             });
-            Director { worker, link: links[n].clone(), clock: Clock { epoch, polls: 0, now: Tick(0) } }
+            Director { worker, link: links[n].clone(), clock: Clock { epoch, polls: 0, now: Tick(0), held: false } }
         })
         .collect()
 }
@@ -192,8 +194,11 @@ impl Director {
     /// back names the real servers: those of the replies.
     pub fn open(&mut self, shape: &Shape, flows: &[Stamp]) -> Vec<Stamp> {
         let sequence: Sequence = flows.into();
+        // Else the first would time out half open before the last are there.
+        self.clock.held = true;
         let reals = self.once(shape.six, SYN, &sequence);
         self.once(shape.six, ACK, &sequence);
+        self.clock.held = false;
         self.set(Traffic::Silence);
         assert_eq!(self.worker.core().flows.len() as usize, flows.len(), "every flow was opened");
         flows.iter().zip(reals).map(|(s, peer)| Stamp { peer, ..*s }).collect()

@@ -172,18 +172,20 @@ def main():
     if not args.bin:
         chosen = [c for c in chosen if c != "scale"]
     program = build_bench(args.root, "generator")
-    results = []
-    for part in chosen:
-        rows = run(args, program, part, plan.get(part, []))
-        results += worse_orders(rows) if part == "packets" else rows
     path = os.path.join(args.work, "generator.json")
-    old = []
+    results = []
     if os.path.exists(path):
         with open(path) as f:
-            old = [r for r in json.load(f) if r["part"] not in chosen]
-    results = sorted(old + results, key=lambda r: list(FULL).index(r["part"]))
-    with open(path, "w") as f:
-        json.dump(results, f, indent=1)
+            results = json.load(f)
+    for part in chosen:
+        rows = run(args, program, part, plan.get(part, []))
+        if part == "packets":
+            rows = worse_orders(rows)
+        results = [r for r in results if r["part"] != part] + rows
+        results.sort(key=lambda r: list(FULL).index(r["part"]))
+        # What is done stays done, should a later part fail.
+        with open(path, "w") as f:
+            json.dump(results, f, indent=1)
     fresh = [r for r in results if r["part"] in chosen]
     if args.json:
         for r in fresh:
