@@ -1,7 +1,7 @@
 # A long way between a client and a server, for tests of path MTU and hop limits (sourced
 # after modes.sh, before start.sh).
 #
-#   far client ── far router ═1400═ router ── director ── real 3 (a router) ─1380─ real 1
+#   far client ── far router ═1400═ router ── director ── real 3 (a router) ─1300─ real 1
 #   203.0.113.2   203.0.113.1      192.0.2.1             10.0.0.13               10.0.1.11
 #
 # The server behind a router serves NAT and tunnels; direct routing goes to real 1 on the
@@ -52,8 +52,8 @@ far_world() {
     in_ns rt ip -6 route add 2001:db8:f::/64 via 2001:db8:e::2
     in_ns r1 ip addr add 10.0.1.11/32 dev lo
     in_ns r1 ip addr add 2001:db8:3::11/128 dev lo nodad
-    in_ns r3 ip route add 10.0.1.0/24 via "$(real_ip 1)" mtu 1380
-    in_ns r3 ip -6 route add 2001:db8:3::/64 via "$(real_ip6 1)" mtu 1380
+    in_ns r3 ip route add 10.0.1.0/24 via "$(real_ip 1)" mtu 1300
+    in_ns r3 ip -6 route add 2001:db8:3::/64 via "$(real_ip6 1)" mtu 1300
 }
 
 # cable NAME DEVICE NAME DEVICE MTU ADDRESS ADDRESS ADDRESS6 ADDRESS6: between two namespaces.
