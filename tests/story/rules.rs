@@ -149,7 +149,7 @@ impl Shape {
 fn weight(b: &mut Bytes) -> u32 {
     match b.u8() {
         0..32 => 0,
-        32..40 => u16::MAX.into(),
+        32..40 => i32::MAX as u32,
         n => u32::from(n % 8) + 1,
     }
 }

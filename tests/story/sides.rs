@@ -68,6 +68,8 @@ struct Flow {
     next: [u32; 2],
     /// What each has heard from the other and acknowledges: the client, the server.
     heard: [u32; 2],
+    /// More than SYNs came from the client.
+    asked: bool,
     /// The PROXY protocol's header is still to come.
     untold: bool,
     /// The last request as the server saw it, the last reply as the client saw it.
@@ -90,6 +92,8 @@ struct Sides {
     used: HashSet<(SocketAddr, usize)>,
     waiting: Vec<Expected>,
     serial: u32,
+    /// A removed server's flows end, or go elsewhere.
+    leaves_drained: bool,
     ends: [IpAddr; 2],
     told: Told,
 }
@@ -109,6 +113,7 @@ pub fn play(bytes: &[u8]) -> Told {
         used: HashSet::new(),
         waiting: Vec::new(),
         serial: 0,
+        leaves_drained: matches!(gone, GonePolicy::Reset | GonePolicy::Reschedule),
         ends: ENDS.map(ip),
         told: Told::default(),
     };
@@ -142,6 +147,7 @@ impl Sides {
             7..=9 => self.request(b),
             10..=12 => self.reply(b),
             13 => self.error(b),
+            14 if b.u8() & 1 == 0 => self.ask_again(b),
             14 => self.request_in_pieces(b),
             _ => {
                 let ms = u32::from(b.u8()) * 8;
@@ -279,6 +285,7 @@ impl Sides {
             shown,
             next: [d.seq.wrapping_add(1), u32::from(b.u16()) << 16 | 0xfff0],
             heard: [0, d.seq.wrapping_add(1)],
+            asked: false,
             untold: tells == ClientAddress::Proxy,
             last: [Vec::new(), Vec::new()],
             used: self.now,
@@ -425,6 +432,33 @@ impl Sides {
         self.told.errors += 1;
     }
 
+    /// A SYN sent again, as when its answer was lost: the flow is there and has its server.
+    fn ask_again(&mut self, b: &mut Bytes) {
+        let Some(i) = self.flow(b) else { return };
+        let f = &self.flows[i];
+        if f.proto != 6 || f.asked {
+            return;
+        }
+        // With these policies a SYN leaves a drained server, as with the kernel's expire_nodest_conn.
+        let server = self.shapes[f.service].as_ref().and_then(|s| s.servers.get(&f.server));
+        if self.leaves_drained && server.is_none_or(|s| s.weight == 0) {
+            return;
+        }
+        let mut d = Datagram::new(6, f.client, f.vip, SYN);
+        d.seq = f.next[0].wrapping_sub(1);
+        let out = self.director.send(0, usize::from(b.u8() & 1), &d.packet());
+        assert_eq!(
+            out.len(),
+            1,
+            "a SYN sent again to server {}: {:?}",
+            f.server,
+            crate::story::drops(&self.director.rig)
+        );
+        let seen = self.look(&out[0].1);
+        assert_eq!(out[0].0, 1, "a SYN sent again was refused: {seen:?}");
+        self.arrived(i, false, &d, &seen, &out[0].1);
+    }
+
     fn request_in_pieces(&mut self, b: &mut Bytes) {
         let Some(i) = self.flow(b) else { return };
         let body = self.body(b);
@@ -471,6 +505,7 @@ impl Flow {
         let mut body = &p.payload[..];
         if let Some((seq, ack, flags, _)) = &p.tcp {
             assert_eq!(*flags, sent.flags);
+            self.asked |= flags & SYN == 0;
             if flags & SYN == 0 {
                 assert_eq!((*seq, *ack), (self.heard[1], sent.ack), "the server's stream has a gap: {sent:?}");
             }
