@@ -20,8 +20,8 @@ done
 # transfer VIP OPTION…: prints the bytes that arrived and the datagrams lost, if any; the
 # reason when iperf3 reports an error. The server of the last transfer may need a moment.
 transfer() {
-    local said try
-    for try in 1 2 3; do
+    local said
+    for _ in 1 2 3; do
         if said=$(in_ns cl timeout 15 iperf3 -J -c "$@"); then
             jq -r '"\(.end.sum_received.bytes // .end.sum.bytes) \(.end.sum.lost_packets // 0)"' <<<"$said"
             return 0
@@ -34,7 +34,7 @@ transfer() {
 }
 
 iperf_through() {
-    local what="$1 IPv$2" address said
+    local what="$1 IPv$2" address said how
     address=$(vip "$1" "$2")
     for how in "" "-R"; do
         # shellcheck disable=SC2086
