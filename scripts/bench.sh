@@ -121,7 +121,7 @@ need_packages dpdk python3 pkg-config
 
 # Sizes first, so that a short run stays short whatever else is chosen.
 if [ -n "$quick" ]; then
-    pass+=(--settle 0.05)
+    pass+=(--settle 0.05 --orders-many shuffled)
     : "${pairs:=3}" "${seconds:=0.3}"
 else
     : "${pairs:=5}" "${seconds:=5}"

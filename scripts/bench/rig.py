@@ -169,7 +169,7 @@ def measure(args, captures):
     for workers in args.workers:
         for flows in args.flows:
             best = {}
-            for order in args.orders:
+            for order in args.orders if workers == 1 else args.orders_many or args.orders:
                 setting = Setting(args, captures, flows, order, workers)
                 started = time.monotonic()
                 setting.run()
@@ -201,6 +201,7 @@ def parse():
     p.add_argument("--flows", type=numbers, default=[1024, 65536])
     p.add_argument("--workers", type=numbers, default=[1, 2])
     p.add_argument("--orders", type=names(["created", "shuffled", "zipf"]), default=["created", "shuffled"])
+    p.add_argument("--orders-many", type=names(["created", "shuffled", "zipf"]), help="orders for several workers")
     p.add_argument("--pairs", type=int, default=5)
     p.add_argument("--seconds", type=float, default=5.0)
     p.add_argument("--settle", type=float, default=0.3)
