@@ -91,11 +91,19 @@ pub fn dissect(p: &[u8], quoted: bool) -> Value {
         d.insert("tos".into(), json!((be32(p, 0) >> 20) & 255));
         d.insert("flow".into(), json!(be32(p, 0) & 0xf_ffff));
         d.insert("len".into(), json!(len));
-        whole = true;
         complete = p.len() >= 40 + len;
         addresses = p[8..40].to_vec();
-        body = &p[40..(40 + len).min(p.len())];
-        proto = p[6];
+        let rest = &p[40..(40 + len).min(p.len())];
+        if p[6] == 44 && rest.len() >= 8 {
+            // Fragment header: next header, reserved, offset and more-bit, identification.
+            let word = be16(rest, 2);
+            d.insert("off".into(), json!(word & 0xfff8));
+            d.insert("mf".into(), json!(word & 1 != 0));
+            d.insert("id".into(), json!(be32(rest, 4)));
+            (whole, proto, body) = (word & 0xfff9 == 0, rest[0], &rest[8..]);
+        } else {
+            (whole, proto, body) = (true, p[6], rest);
+        }
     } else {
         return Value::Null;
     }

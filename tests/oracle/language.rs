@@ -141,6 +141,9 @@ fn transport(line: &Line, inner: Option<&[u8]>) -> Option<(u8, Vec<u8>)> {
             let proto = if v6 { 58 } else { 1 };
             (proto, with_sum(line, proto, h, 2, v6))
         }
+        "ipip" => (4, body),
+        "ipv6" => (41, body),
+        "gre" => (47, body),
         _ => (line.options.get("proto")?.parse().ok()?, body),
     })
 }

@@ -15,6 +15,8 @@ const DYING_S: i64 = 2;
 pub struct Listings {
     /// How long the scenario has run, seconds.
     pub elapsed_s: i64,
+    /// The shortest persistence of any service, seconds: no template was armed anew before.
+    pub least_persistence_s: i64,
     /// Entries about to expire, by real server, that only one side still had.
     dying: HashMap<String, i64>,
 }
@@ -24,9 +26,26 @@ fn seconds(entry: &str) -> Option<i64> {
     Some(m.parse::<i64>().ok()? * 60 + s.parse::<i64>().ok()?)
 }
 
-/// Whether the words ask for numbers: names come from the DNS.
-pub fn is_numeric(args: &str) -> bool {
-    args.split_whitespace().any(|w| w == "--numeric" || (w.starts_with('-') && !w.starts_with("--") && w.contains('n')))
+/// Whether a listing can be compared: names come from the DNS, and rates depend on when the
+/// kernel's timer ran.
+pub fn is_comparable(args: &str) -> bool {
+    let short = |w: &str| w.starts_with('-') && !w.starts_with("--") && w.contains('n');
+    let numeric = args.split_whitespace().any(|w| w == "--numeric" || short(w));
+    (numeric || args.contains("--timeout") || args.contains("--daemon")) && !args.contains("--rate")
+}
+
+/// The blocks of a listing, a service with its real servers each, sorted: their order is the
+/// kernel's hash table's.
+fn blocks(text: &str) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for l in text.lines() {
+        match out.last_mut() {
+            Some(last) if l.starts_with("  ->") && !l.starts_with("  -> Remote") => last.push_str(&format!("\n{l}")),
+            _ => out.push(l.to_owned()),
+        }
+    }
+    out.sort();
+    out
 }
 
 impl Listings {
@@ -35,24 +54,29 @@ impl Listings {
         if want.starts_with("IPVS connection entries") {
             return self.connections(got, want);
         }
-        let want = without_refused(want, known);
-        let (got, want): (Vec<_>, Vec<_>) = (got.lines().collect(), want.iter().map(String::as_str).collect());
+        let unsorted = args.contains("--nosort");
+        let (got, want) = match unsorted {
+            true => (blocks(got).join("\n"), blocks(want).join("\n")),
+            false => (got.to_owned(), want.to_owned()),
+        };
+        let want = without_refused(&want, known);
+        let (got, want): (Vec<&str>, Vec<&str>) = (got.lines().collect(), want.iter().map(String::as_str).collect());
         if got.len() != want.len() {
             return vec![(format!("{} lines instead of {}: {}", got.len(), want.len(), unequal(&got, &want)), None)];
         }
         let differ = got.iter().zip(&want).filter(|(g, w)| g != w && !self.died(g, w));
-        differ.map(|(g, w)| (format!("{g:?} instead of {w:?}"), line(args, g, w, known))).collect()
+        differ.map(|(g, w)| (format!("{g:?} instead of {w:?}"), known.line(args, g, w))).collect()
     }
 
     fn connections(&mut self, got: &str, want: &str) -> Vec<Finding> {
         let mut found = Vec::new();
         let (mut ours, theirs): (Vec<&str>, Vec<&str>) = (got.lines().collect(), want.lines().collect());
         self.dying.clear();
-        // The kernel arms a template anew for 60 s as long as connections live, and its
+        // The kernel arms a template anew for 60 s when its time is up and connections live, and its
         // timer wheel rounds every one of these up by as much as two seconds.
-        let elapsed = self.elapsed_s;
+        let armed_anew = (self.elapsed_s - self.least_persistence_s + 59).max(0) / 60;
         let leeway = |entry: &str| match entry.split_whitespace().nth(3) {
-            Some(client) if client.ends_with(":0") => 2 + 2 * (elapsed / 60),
+            Some(client) if client.ends_with(":0") => 2 + 2 * armed_anew,
             _ => 2,
         };
         for w in theirs {
@@ -108,39 +132,12 @@ fn without_refused(want: &str, known: &Known) -> Vec<String> {
     let mut skip = false;
     let mut out = Vec::new();
     for l in want.lines() {
-        let words: Vec<&str> = l.split_whitespace().collect();
-        if let Some(at) = words.iter().position(|w| matches!(*w, "-t" | "-u" | "-f")) {
-            skip = words.get(at + 1).is_some_and(|s| known.refused.contains(*s));
-        } else if !l.starts_with("  ->") {
-            skip = words.get(1).is_some_and(|s| known.refused.contains(*s));
+        if !l.starts_with("  ->") {
+            skip = known.is_of_refused(l);
         }
         if !skip {
             out.push(l.to_owned());
         }
     }
     out
-}
-
-/// What a differing line may mean.
-fn line(args: &str, got: &str, want: &str, known: &Known) -> Option<Purpose> {
-    let (g, w): (Vec<&str>, Vec<&str>) = (got.split_whitespace().collect(), want.split_whitespace().collect());
-    if w.len() < g.len() && g[..w.len()] == w[..] && matches!(g[w.len()], "-x" | "-y") {
-        return Some(Purpose::SavedThresholds);
-    }
-    if g.len() != w.len() {
-        return None;
-    }
-    let differ: Vec<usize> = (0..g.len()).filter(|i| g[*i] != w[*i]).collect();
-    let mask = |i: &usize| *i > 0 && matches!(w[i - 1], "mask" | "-M") && w[*i].starts_with("0.0.0.");
-    if differ.iter().all(mask) {
-        return Some(Purpose::Netmask);
-    }
-    let n = g.len();
-    if !args.contains("--stats") || n < 6 || !differ.iter().all(|i| *i == n - 1 || *i == n - 3) {
-        return None;
-    }
-    let over = |i: usize| Some(w[i].parse::<i64>().ok()? - g[i].parse::<i64>().ok()?);
-    let (packets, bytes) = (over(n - 3)?, over(n - 1)?);
-    let translated = known.translated;
-    (packets == -translated.0 && bytes == -translated.1 && packets != 0).then_some(Purpose::Icmpv6FromServer)
 }

@@ -1,6 +1,8 @@
 //! The player for scenarios recorded from the Linux kernel's IPVS.
 
+pub mod director;
 pub mod dissect;
+pub mod lab;
 pub mod language;
 pub mod listing;
 pub mod player;

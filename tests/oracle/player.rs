@@ -9,12 +9,10 @@ use anyhow::{Context, Result, bail};
 use dataplane::units::Mac;
 use serde_json::Value;
 
-use crate::oracle::dissect::dissect;
-use crate::oracle::language;
-use crate::oracle::listing::{Finding, Listings, is_numeric};
-use crate::oracle::purpose::{Field, Known, Purpose};
-use crate::oracle::rules::{MACS, Rules};
-use crate::rig::Rig;
+use crate::oracle::director::Director;
+use crate::oracle::listing::{Finding, Listings, is_comparable};
+use crate::oracle::purpose::{Field, Known, Out, Purpose, Sent};
+use crate::oracle::rules::no_effect;
 
 /// What playing one scenario showed.
 pub struct Report {
@@ -39,10 +37,7 @@ impl Report {
 }
 
 struct Player {
-    rig: Rig,
-    rules: Rules,
-    macs: HashMap<[u8; 6], String>,
-    last: HashMap<String, Vec<u8>>,
+    director: Director,
     results: std::vec::IntoIter<Value>,
     report: Report,
     known: Known,
@@ -51,24 +46,49 @@ struct Player {
     zero: Option<f64>,
 }
 
+/// What a scenario may say about itself besides its steps.
+const KEYS: [&str; 13] = [
+    "name",
+    "about",
+    "rules",
+    "steps",
+    "sysctl",
+    "setup",
+    "vips",
+    "mtu_cli",
+    "mtu_srv",
+    "hex",
+    "pcap",
+    "icmp6_partial",
+    "note",
+];
+
+/// What a step may be, and what may stand beside it.
+const STEPS: [(&str, &[&str]); 9] = [
+    ("pkt", &["count", "wait", "quiet"]),
+    ("burst", &["count", "every", "wait"]),
+    ("flow", &["count", "vary", "stride", "upto", "proto", "wait"]),
+    ("ipvsadm", &["stdin"]),
+    ("show", &[]),
+    ("fast", &[]),
+    ("sleep", &[]),
+    ("sh", &[]),
+    ("proc", &[]),
+];
+
 /// Plays `scenarios/NAME.json` against `results/NAME.jsonl` of a folder.
 pub fn play(dir: &Path, name: &str) -> Result<Report> {
     let read = |p: std::path::PathBuf| fs::read_to_string(&p).with_context(|| format!("cannot read {}", p.display()));
     let scenario: Value = serde_json::from_str(&read(dir.join("scenarios").join(format!("{name}.json")))?)?;
     let results = read(dir.join("results").join(format!("{name}.jsonl")))?;
-    let results: Vec<Value> = results.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let results: Vec<Value> =
+        results.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str).collect::<Result<_, _>>()?;
     let mut player = Player::new(name, &scenario, results)?;
-    for rule in strings(&scenario["rules"]) {
-        let (code, said) = player.rules.run(rule, "", player.now());
-        if code != 0 {
-            let why = player.known.command(rule, "", (code, &said), &Value::from(0));
-            player.report.findings.push((format!("`ipvsadm {rule}` is refused: {}", said.trim_end()), why));
-        }
-    }
-    player.rig.run();
+    player.rules(&scenario);
     for step in scenario["steps"].as_array().context("no steps")? {
         player.step(step)?;
     }
+    player.rest();
     Ok(player.report)
 }
 
@@ -80,12 +100,10 @@ impl Player {
     fn new(name: &str, scenario: &Value, results: Vec<Value>) -> Result<Self> {
         let begin = results.iter().find(|r| r["type"] == "begin").context("the recording has no beginning")?;
         let mut servers = HashMap::new();
-        let mut macs = HashMap::new();
         for (addr, mac) in begin["servers"].as_object().into_iter().flatten() {
             let mac: Mac = mac.as_str().unwrap_or_default().parse().map_err(anyhow::Error::msg)?;
             let Ok(a) = addr.parse::<IpAddr>() else { continue };
             servers.insert(a, mac);
-            macs.insert(mac.0, addr.clone());
         }
         let vips: Vec<IpAddr> = strings(&begin["vips"]).filter_map(|v| v.parse().ok()).collect();
         let mut known = Known::default();
@@ -93,40 +111,55 @@ impl Player {
         for own in ["10.3.0.1", "10.2.0.254", "2001:db8:3::1", "2001:db8:2::fe"] {
             known.own.insert(own.parse()?);
         }
-        let rig = Rig::new(1);
-        let rules = Rules::new(scenario, vips, &servers, &rig.links, u64::from(rig.now.0))?;
-        let report = Report { name: name.into(), compared: 0, findings: Vec::new() };
-        let (last, listings, results) = (HashMap::new(), Listings::default(), results.into_iter());
-        Ok(Self { rig, rules, macs, last, results, report, known, listings, zero: None })
+        let director = Director::new(scenario, vips, &servers)?;
+        let mut report = Report { name: name.into(), compared: 0, findings: Vec::new() };
+        let strange = scenario.as_object().into_iter().flatten().filter(|(k, _)| !KEYS.contains(&k.as_str()));
+        report
+            .findings
+            .extend(strange.map(|(k, _)| (format!("the scenario has `{k}`, which is not known here"), None)));
+        let (listings, results) = (Listings::default(), results.into_iter());
+        Ok(Self { director, results, report, known, listings, zero: None })
     }
 
-    fn now(&self) -> u64 {
-        u64::from(self.rig.now.0)
+    fn differ(&mut self, text: String) {
+        self.report.findings.push((text, None));
     }
 
-    /// The control side's turn, and the workers'.
-    fn tick(&mut self) {
-        self.rules.tick(self.now());
-        self.rig.run();
-    }
-
-    fn sleep(&mut self, ms: u32) {
-        for _ in 0..ms / 250 {
-            self.rig.sleep_ms(250);
-            self.tick();
+    /// The rules that a scenario begins with: taken or refused as the recording says.
+    fn rules(&mut self, scenario: &Value) {
+        let recorded = self.results.as_slice().iter().find(|r| r["type"] == "rules").cloned().unwrap_or_default();
+        let stderr = recorded["stderr"].as_str().unwrap_or_default();
+        let (mut said, mut refused) = (String::new(), false);
+        for rule in strings(&scenario["rules"]) {
+            let (code, words) = self.director.ipvsadm(rule, "");
+            if code == 0 {
+                self.known.rule(rule);
+            } else {
+                let in_recording = !words.is_empty() && stderr.contains(words.trim_end());
+                let why = if in_recording { None } else { self.known.command(rule, (code, &words), (0, "")) };
+                if !in_recording {
+                    let text = format!("`ipvsadm {rule}` is refused: {}", words.trim_end());
+                    self.report.findings.push((text, why));
+                }
+                refused |= why.is_none();
+                said.push_str(&words);
+            }
         }
-        self.rig.sleep_ms(ms % 250);
-        self.tick();
+        let failed = recorded["rc"].as_i64().unwrap_or(0) != 0;
+        if failed && !refused {
+            self.differ(format!("the rules are taken, and the kernel says {stderr:?}"));
+        }
+        self.director.rig.run();
     }
 
     /// Catches up with the recording's clock, so that timers can be compared.
     fn catch_up(&mut self, line: &Value) {
         let Some(t) = line["t"].as_f64() else { return };
-        let now = self.now() as f64;
+        let now = self.director.now() as f64;
         let zero = *self.zero.get_or_insert(now - t * 1000.0);
         let behind = zero + t * 1000.0 - now;
         if behind >= 1.0 {
-            self.sleep(behind as u32);
+            self.director.sleep_ms(behind as u32);
         }
     }
 
@@ -142,79 +175,138 @@ impl Player {
         }
     }
 
-    fn step(&mut self, step: &Value) -> Result<()> {
-        if step.get("quiet").is_some() || step.get("burst").is_some() {
-            return self.unreported(step);
-        }
-        if step.get("pkt").is_some() {
-            for _ in 0..step["count"].as_u64().unwrap_or(1) {
-                let expected = self.next("pkt")?;
-                self.packet(&expected);
+    /// What the recording has after the last step must be nothing to compare.
+    fn rest(&mut self) {
+        let left: Vec<Value> = self.results.by_ref().collect();
+        for r in left {
+            if matches!(r["type"].as_str(), Some("pkt" | "show" | "ipvsadm" | "crash")) {
+                self.differ(format!("the recording goes on after the last step: {}", r["type"]));
             }
-        } else if step.get("flow").is_some() {
-            loop {
+        }
+    }
+
+    fn step(&mut self, step: &Value) -> Result<()> {
+        let keys: Vec<&str> = step.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
+        let kind = STEPS.iter().find(|(k, _)| keys.contains(k));
+        let Some((kind, beside)) = kind else {
+            // A note is nothing to play.
+            if keys != ["note"] {
+                self.differ(format!("a step that is not known: {step}"));
+            }
+            return Ok(());
+        };
+        for k in keys.iter().filter(|k| *k != kind && **k != "note" && !beside.contains(*k)) {
+            self.differ(format!("a `{kind}` step with `{k}`, which is not known here"));
+        }
+        match *kind {
+            "burst" => self.unreported(step)?,
+            "pkt" if step.get("quiet").is_some_and(|q| *q != false) => self.unreported(step)?,
+            "pkt" => {
+                for _ in 0..step["count"].as_u64().unwrap_or(1) {
+                    let expected = self.next("pkt")?;
+                    self.packet(&expected);
+                }
+            }
+            "flow" => loop {
                 let Some(r) = self.results.next() else { bail!("the recording ends within a flow step") };
                 match r["type"].as_str() {
                     Some("pkt") => self.packet(&r),
                     Some("sequence") => break,
                     _ => {}
                 }
+            },
+            "ipvsadm" => {
+                let expected = self.next("ipvsadm")?;
+                let line = step["ipvsadm"].as_str().unwrap_or_default();
+                self.ipvsadm(line, step["stdin"].as_str().unwrap_or_default(), &expected);
             }
-        } else if let Some(line) = step["ipvsadm"].as_str() {
-            let expected = self.next("ipvsadm")?;
-            self.ipvsadm(line, step["stdin"].as_str(), &expected);
-        } else if step.get("show").is_some() {
-            self.show_all(step)?;
-        } else if let Some(s) = step["fast"].as_f64().or(step["sleep"].as_f64()) {
-            self.sleep((s * 1000.0) as u32);
-        } else if let Some(line) = step["sh"].as_str() {
-            if let Some((value, key)) = line.strip_prefix("echo ").and_then(|l| l.split_once(" > /proc/sys/")) {
-                self.rules.sysctl(&key.replace('/', "."), &Value::from(value), self.now())?;
-                self.rig.run();
-            }
+            "show" => self.show_all(step)?,
+            "sh" => self.shell(step["sh"].as_str().unwrap_or_default()),
+            "proc" => {}
+            time => self.director.sleep_ms((step[time].as_f64().unwrap_or(0.0) * 1000.0) as u32),
         }
         Ok(())
     }
 
-    fn ipvsadm(&mut self, line: &str, stdin: Option<&str>, expected: &Value) {
-        self.catch_up(expected);
-        let (code, said) = self.rules.run(line, stdin.unwrap_or_default(), self.now());
-        self.rig.run();
-        if expected["rc"] != code || expected["stderr"] != said.as_str() {
-            let (rc, stderr) = (&expected["rc"], &expected["stderr"]);
-            let why = self.known.command(line, stdin.unwrap_or_default(), (code, &said), rc);
-            let text = format!("`ipvsadm {line}`: {code} {said:?} instead of {rc} {stderr}");
-            self.report.findings.push((text, why));
+    fn shell(&mut self, line: &str) {
+        let now = self.director.now();
+        let echo = line.strip_prefix("echo ").and_then(|l| l.split_once(" > /proc/sys/"));
+        let set = echo.map(|(v, k)| (k.replace('/', "."), v)).or_else(|| {
+            let words = line.strip_prefix("sysctl ")?.split_whitespace();
+            let mut pairs = words.filter(|w| !w.starts_with('-')).filter_map(|w| w.split_once('='));
+            pairs.next().map(|(k, v)| (k.replace('/', "."), v))
+        });
+        let done = match set {
+            Some((key, value)) => self.director.rules.sysctl(key.trim(), &Value::from(value.trim()), now),
+            None if no_effect(line) => Ok(()),
+            None => self.director.rules.setup(line, now),
+        };
+        if let Err(e) = done {
+            self.differ(format!("`{line}`: {e:#}"));
         }
+        self.director.rig.run();
+    }
+
+    fn ipvsadm(&mut self, line: &str, stdin: &str, expected: &Value) {
+        self.catch_up(expected);
+        if self.director.rules.is_listing(line) {
+            return self.show(line, expected);
+        }
+        let (rc, stderr) = (expected["rc"].as_i64().unwrap_or(0), expected["stderr"].as_str().unwrap_or_default());
+        // The kernel's ipvsadm gives up at a comment, and so did the rest of the recording: what
+        // stands behind must not be there when listings are compared.
+        let comment = stdin.lines().position(|l| l.trim_start().starts_with('#')).filter(|_| rc != 0);
+        let until: String = stdin.lines().take(comment.unwrap_or(usize::MAX)).map(|l| format!("{l}\n")).collect();
+        let (code, said) = self.director.ipvsadm(line, &until);
+        if code == 0 {
+            self.known.rule(line);
+        }
+        let same = rc == i64::from(code) && stderr == said;
+        if same && comment.is_none() {
+            return;
+        }
+        let text = format!("`ipvsadm {line}`: {code} {said:?} instead of {rc} {stderr:?}");
+        let refused = stderr.strip_prefix(&said).is_some_and(|rest| rest.lines().count() <= 1);
+        let why = match comment {
+            Some(_) => (code == 0 && refused).then_some(Purpose::Comments),
+            None => self.known.command(line, (code, &said), (rc, stderr)),
+        };
+        self.report.findings.push((text, why));
     }
 
     /// Compares listings: `all` is recorded as one line for each form.
     fn show_all(&mut self, step: &Value) -> Result<()> {
-        let forms = if step["show"] == "all" { ALL_FORMS.len() } else { 1 };
-        for _ in 0..forms {
+        let one = [step["show"].as_str().unwrap_or_default()];
+        for asked in if one == ["all"] { &ALL_FORMS[..] } else { &one } {
             let expected = self.next("show")?;
-            self.show(&expected);
+            let args = expected["args"].as_str().unwrap_or_default().to_owned();
+            if args != *asked {
+                bail!("the recording has `{args}` where `{asked}` was due");
+            }
+            self.show(&args, &expected);
         }
         Ok(())
     }
 
-    fn show(&mut self, expected: &Value) {
-        let args = expected["args"].as_str().unwrap_or_default();
-        // Names come from the DNS, the order without sorting from the kernel's hash table,
-        // and rates depend on when the kernel's timer ran.
-        if args.contains("nosort") || args.contains("rate") || !(is_numeric(args) || args.contains("timeout")) {
-            return;
-        }
+    fn show(&mut self, args: &str, expected: &Value) {
         self.catch_up(expected);
-        let now = self.now();
-        let rig = &mut self.rig;
-        let (code, out, said) = self.rules.show(args, now, || rig.run());
+        let now = self.director.now();
+        let Director { rules, rig, .. } = &mut self.director;
+        let (code, out, said) = rules.show(args, now, || rig.run());
         let wanted = expected["stdout"].as_str().unwrap_or_default();
         if expected["rc"] != code || expected["stderr"] != said.as_str() {
             let text = format!("`ipvsadm {args}`: {code} {said:?} instead of {}", expected["rc"]);
-            self.report.findings.push((text, None));
+            return self.differ(text);
+        }
+        if args.contains("--daemon") && out.is_empty() && !wanted.is_empty() {
+            let why = self.known.are_daemons(wanted).then_some(Purpose::NoSyncDaemon);
+            return self.report.findings.push((format!("`ipvsadm {args}`: no daemon instead of {wanted:?}"), why));
+        }
+        if !is_comparable(args) {
+            return;
         }
         self.listings.elapsed_s = expected["t"].as_f64().unwrap_or(0.0) as i64;
+        self.listings.least_persistence_s = self.director.rules.least_persistence_s(now);
         for (text, why) in self.listings.compare(args, &out, wanted, &self.known) {
             self.report.findings.push((format!("`ipvsadm {args}`: {text}"), why));
         }
@@ -223,88 +315,46 @@ impl Player {
     fn unreported(&mut self, step: &Value) -> Result<()> {
         let text = step["pkt"].as_str().or(step["burst"].as_str()).unwrap_or_default().to_owned();
         let every = step["every"].as_f64().unwrap_or(0.0);
+        let (side, text) = text.split_once(' ').context("a packet without a side")?;
         for _ in 0..step["count"].as_u64().unwrap_or(1) {
-            let (side, text) = text.split_once(' ').context("a packet without a side")?;
-            self.inject(side, text);
+            if let Err(e) = self.director.send(side, text) {
+                self.differ(format!("{e:#}"));
+                break;
+            }
             if every > 0.0 {
-                self.sleep((every * 1000.0) as u32);
+                self.director.sleep_ms((every * 1000.0) as u32);
             }
         }
         Ok(())
-    }
-
-    /// Sends a described packet and returns what came out as (side, Ethernet destination, IP packet).
-    fn inject(&mut self, side: &str, text: &str) -> Vec<(&'static str, [u8; 6], Vec<u8>)> {
-        let inner = language::quotes(text).and_then(|q| self.last.get(q).cloned());
-        let packets = language::build(text, inner.as_deref()).unwrap_or_default();
-        let (port, to) = if side == "c" { (0, MACS[0]) } else { (1, MACS[1]) };
-        let mut out = Vec::new();
-        for p in packets {
-            let ethertype: [u8; 2] = if p[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
-            let frame = [&to.0[..], &[2, 0, 0, 0, 9, 9], &ethertype, &p].concat();
-            out.extend(self.rig.send(port, &frame));
-        }
-        self.tick();
-        let out: Vec<_> = out
-            .into_iter()
-            .map(|(port, f)| {
-                let mut to = [0; 6];
-                to.copy_from_slice(&f[..6]);
-                (if port == 0 { "c" } else { "s" }, to, f[14..].to_vec())
-            })
-            .collect();
-        // `last` is what the director last sent, per side; a server's address what went to it.
-        for (side, to, p) in out.iter().filter(|(_, _, p)| !matches!(p[if p[0] >> 4 == 4 { 9 } else { 6 }], 1 | 58)) {
-            self.last.insert("last".into(), p.clone());
-            self.last.insert(format!("last-{side}"), p.clone());
-            if let Some(server) = self.macs.get(to) {
-                self.last.insert(server.clone(), p.clone());
-            }
-        }
-        out
     }
 
     fn packet(&mut self, expected: &Value) {
         self.catch_up(expected);
         let (side, text) =
             (expected["side"].as_str().unwrap_or_default(), expected["sent"].as_str().unwrap_or_default());
-        let out = self.inject(side, text);
+        let quoted = self.director.quoted(text);
+        let sent = Sent { side, text, quoted: &quoted };
         self.report.compared += 1;
-        let wanted = expected["out"].as_array().cloned().unwrap_or_default();
         let n = &expected["n"];
-        let packets: Vec<_> = out.iter().map(|(s, _, p)| (*s, dissect(p, false), p.len())).collect();
+        let out = match self.director.send(side, text) {
+            Ok(out) => out,
+            Err(e) => return self.differ(format!("#{n}: {e:#}")),
+        };
+        let wanted = expected["out"].as_array().cloned().unwrap_or_default();
         let frames = wanted.iter().any(|w| w["ip"].is_null());
         if out.len() != wanted.len() || frames {
-            let got: Vec<_> = packets.iter().map(|(s, p, _)| format!("{s} {}", brief(p))).collect();
+            let got: Vec<_> = out.iter().map(|o| format!("{} {}", o.side, brief(&o.ip))).collect();
             let (ours, theirs, got) = (out.len(), wanted.len(), got.join("; "));
             let verdict = &expected["verdict"];
             let text_of = format!("#{n} {side} {text}: {ours} packets instead of {theirs} ({verdict}): {got}");
-            let why = self.known.packets(side, text, &packets, expected);
+            let why = self.known.packets(&sent, &out, expected);
             self.report.findings.push((text_of, why));
             return;
         }
-        for (((out_side, to, _), (_, got, _)), w) in out.iter().zip(&packets).zip(&wanted) {
-            let mut fields = Vec::new();
-            let mut differs = |path: &str, got: &str, want: &Value| {
-                fields.push(Field { path: path.into(), got: got.into(), want: want.clone() });
-            };
-            if w["side"] != *out_side {
-                differs("side", out_side, &w["side"]);
-            }
-            if let Some(server) = w["to"].as_str() {
-                let got = self.macs.get(to).map_or("another station", String::as_str);
-                if got != server {
-                    differs("to", got, &w["to"]);
-                }
-            }
-            let mut want = w["ip"].clone();
-            if w["method"] == "tun" {
-                // The outer identification is the director's own.
-                want["id"] = got["id"].clone();
-            }
-            compare(got, &want, "", &mut fields);
+        for (o, w) in out.iter().zip(&wanted) {
+            let fields = unlike(o, w);
             if !fields.is_empty() {
-                let why = self.known.fields(side, text, got, &fields);
+                let why = self.known.fields(&sent, &o.ip, &fields);
                 let said: Vec<_> =
                     fields.iter().map(|f| format!("{} is {} instead of {}", f.path, f.got, f.want)).collect();
                 self.report.findings.push((format!("#{n} {text}: {}", said.join(", ")), why));
@@ -313,9 +363,34 @@ impl Player {
     }
 }
 
+/// In what a packet differs from the recorded one.
+fn unlike(o: &Out, w: &Value) -> Vec<Field> {
+    let mut fields = Vec::new();
+    let mut differs = |path: &str, got: &str, want: &Value| {
+        fields.push(Field { path: path.into(), got: got.into(), want: want.clone() });
+    };
+    if w["side"] != o.side {
+        differs("side", o.side, &w["side"]);
+    }
+    if let Some(server) = w["to"].as_str() {
+        let got = o.to.as_deref().unwrap_or("another station");
+        if got != server {
+            differs("to", got, &w["to"]);
+        }
+    }
+    let mut want = w["ip"].clone();
+    if w["method"] == "tun" {
+        // The outer identification is the director's own.
+        want["id"] = o.ip["id"].clone();
+    }
+    compare(&o.ip, &want, "", &mut fields);
+    fields
+}
+
 /// The forms that `show all` stands for.
-const ALL_FORMS: [&str; 8] = [
+const ALL_FORMS: [&str; 9] = [
     "-Ln",
+    "-Lnc",
     "-Ln --stats",
     "-Ln --rate",
     "-Ln --thresholds",

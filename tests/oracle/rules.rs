@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use control::config::{Config, Port, Route, StaticNeighbour};
 use control::engine::{Change, Engine, FlowQuery, FlowView, Operation, PortFacts, Progress, Request, Response, Setup};
 use control::ipvsadm::{self, Command, Marks};
-use control::model::{Error, Limits, Network};
+use control::model::{Error, Limits, Network, ServiceKey, ServicePatch};
 use dataplane::link::WorkerLink;
 use dataplane::snapshot::{GonePolicy, Settings};
 use dataplane::units::Mac;
@@ -66,11 +66,13 @@ impl Rules {
     ) -> Result<Self> {
         let mut config = world(scenario, vips, servers)?;
         for (key, value) in scenario["sysctl"].as_object().into_iter().flatten() {
-            set_sysctl(&mut config.settings, key, value);
+            set_sysctl(&mut config.settings, key, value)?;
         }
         let mut marks = Marks::default();
         for line in scenario["setup"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            marks.iptables(line);
+            if !no_effect(line) && !marks.iptables(line) {
+                bail!("not understood: {line}");
+            }
         }
         let facts = |(n, mac): (usize, &Mac)| PortFacts {
             name: format!("port{n}"),
@@ -115,6 +117,38 @@ impl Rules {
             },
             Ok(_) => (0, String::new()),
         }
+    }
+
+    /// Whether a line lists rather than changes.
+    pub fn is_listing(&self, line: &str) -> bool {
+        let command = ipvsadm::parse(&ipvsadm::split(line), &self.marks);
+        matches!(command, Ok(Command::List(_) | Command::Save { .. }))
+    }
+
+    /// The shortest persistence of any service, seconds; 0 when there is none.
+    pub fn least_persistence_s(&mut self, now: u64) -> i64 {
+        let Ok(Response::Services(services)) = self.engine.handle(Request::Services, now) else { return 0 };
+        let all = services.iter().filter_map(|s| s.persistence.map(|p| i64::from(p.timeout_s)));
+        all.min().unwrap_or(0)
+    }
+
+    /// A line of the scenario's world, while it runs: a rule of the firewall that marks packets.
+    ///
+    /// # Errors
+    /// When it is not understood.
+    pub fn setup(&mut self, line: &str, now: u64) -> Result<()> {
+        if !self.marks.iptables(line) {
+            bail!("not understood");
+        }
+        let Ok(Response::Services(services)) = self.engine.handle(Request::Services, now) else { return Ok(()) };
+        for s in &services {
+            if let ServiceKey::Mark { mark, ipv6 } = s.address {
+                let set = ServicePatch { rules: Some(self.marks.rules(mark, ipv6)), ..ServicePatch::default() };
+                Self::apply(&mut self.engine, &Operation::SetService { address: s.address, set }, now)
+                    .map_err(|e| anyhow::anyhow!(e.message))?;
+            }
+        }
+        Ok(())
     }
 
     /// What a listing prints, and its exit code. The workers run while flows are listed.
@@ -167,16 +201,53 @@ impl Rules {
     }
 
     /// Sets one of the kernel's `net.ipv4.vs.*`.
+    ///
+    /// # Errors
+    /// When it is none that is known.
     pub fn sysctl(&mut self, key: &str, value: &Value, now: u64) -> Result<()> {
-        set_sysctl(&mut self.config.settings, key, value);
+        set_sysctl(&mut self.config.settings, key, value)?;
         self.engine.reconfigure(self.config.clone(), now)?;
         Ok(())
     }
 }
 
-fn set_sysctl(s: &mut Settings, key: &str, value: &Value) {
-    let n = value.as_u64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok())).unwrap_or(0);
-    match key.trim_start_matches("net.ipv4.vs.") {
+/// Whether a line changes nothing that a packet could show: it looks, waits, or makes addresses
+/// local that marks name anyway.
+pub fn no_effect(line: &str) -> bool {
+    let looks = ["cat ", "cd ", "grep ", "sleep ", "true", "sysctl -a", "sysctl net", "ls ", "dmesg", "ip route show"];
+    line.starts_with("ip route add local ")
+        || line.starts_with("ip -6 route add local ")
+        || (looks.iter().any(|l| line.starts_with(l)) && !line.contains(['=', '>']))
+}
+
+/// Settings that Pollux has not, for what it has not or does otherwise within: memory,
+/// synchronization, connection tracking, estimators.
+const NEUTRAL: [&str; 15] = [
+    "amemthresh",
+    "backup_only",
+    "cache_bypass",
+    "conntrack",
+    "ignore_tunneled",
+    "run_estimation",
+    "snat_reroute",
+    "sync_persist_mode",
+    "sync_ports",
+    "sync_qlen_max",
+    "sync_refresh_period",
+    "sync_retries",
+    "sync_sock_size",
+    "sync_threshold",
+    "sync_version",
+];
+
+fn set_sysctl(s: &mut Settings, key: &str, value: &Value) -> Result<()> {
+    let number = value.as_u64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok()));
+    let Some(key) = key.strip_prefix("net.ipv4.vs.") else { bail!("`{key}` is not known here") };
+    if NEUTRAL.contains(&key) {
+        return Ok(());
+    }
+    let n = number.with_context(|| format!("`{key}` is no number: {value}"))?;
+    match key {
         "expire_nodest_conn" => s.gone = if n == 0 { GonePolicy::Kernel } else { GonePolicy::Reset },
         "expire_quiescent_template" => s.expire_quiescent_template = n != 0,
         "sloppy_tcp" => s.sloppy_tcp = n != 0,
@@ -189,6 +260,7 @@ fn set_sysctl(s: &mut Settings, key: &str, value: &Value) {
         "drop_packet" => s.drop_packet = n as u8,
         "am_droprate" => s.drop_packet_rate = n as u16,
         "schedule_icmp" => s.schedule_icmp = n != 0,
-        _ => {}
+        _ => bail!("`{key}` is not known here"),
     }
+    Ok(())
 }

@@ -21,9 +21,14 @@ pub enum Outcome {
 
 /// Plays one scenario.
 pub fn play(dir: &Path, name: &str) -> Outcome {
-    let report = match player::play(dir, name) {
-        Ok(report) => report,
-        Err(e) => return Outcome::Differs(vec![format!("cannot be played: {e:#}")]),
+    // Whatever a recording asks for: one scenario must not keep the others from being played.
+    let report = match std::panic::catch_unwind(|| player::play(dir, name)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(e)) => return Outcome::Differs(vec![format!("cannot be played: {e:#}")]),
+        Err(e) => {
+            let why = e.downcast_ref::<String>().map(String::as_str).or(e.downcast_ref::<&str>().copied());
+            return Outcome::Differs(vec![format!("playing it panics: {}", why.unwrap_or("no reason"))]);
+        }
     };
     let differences: Vec<String> = report.differences().map(str::to_owned).collect();
     match report.purposes() {

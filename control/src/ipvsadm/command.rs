@@ -60,6 +60,8 @@ pub struct List {
     pub tunnels: bool,
     /// Numbers in full.
     pub exact: bool,
+    /// Real servers as schedulers try them, the newest first.
+    pub unsorted: bool,
 }
 
 /// Reads one line, without the program's name. `marks` are the rules that firewall marks
@@ -78,9 +80,7 @@ pub fn parse(args: &[&str], marks: &Marks) -> Result<Command, Failure> {
         Verb::Flush => Operation::Flush,
         Verb::Zero => Operation::Zero { service: service_key(&w)? },
         Verb::Set => set(&w)?,
-        Verb::StartDaemon | Verb::StopDaemon => {
-            return Err(Failure::refused("connection synchronization is not available"));
-        }
+        Verb::StartDaemon | Verb::StopDaemon => return Err(daemon(&w)),
         Verb::DeleteService => Operation::DeleteService { address: must(service_key(&w)?)? },
         Verb::AddService => Operation::AddService { service: service(&w, marks)? },
         Verb::EditService => {
@@ -283,6 +283,30 @@ fn tunnel(w: &Words, mode: ForwardingMode) -> Result<Tunnel, Failure> {
     }
 }
 
+/// What is said to `--start-daemon` and `--stop-daemon`: there is no connection
+/// synchronization, so none is ever running.
+fn daemon(w: &Words) -> Failure {
+    match w.arguments.as_slice() {
+        [] => return Failure::usage(),
+        ["master" | "backup"] => {}
+        [_] => return Failure::wrong(format!("illegal {} parameter specified", w.verb.name())),
+        [_, more, ..] => return Failure::wrong(format!("unexpected argument {more}")),
+    }
+    for (name, least, most) in
+        [("syncid", 0, 255), ("sync-maxlen", 1, 65_535 - 28), ("mcast-port", 1, 65_535), ("mcast-ttl", 1, 255)]
+    {
+        let value = w.get(name).map(|o| o.value.unwrap_or_default());
+        if value.is_some_and(|v| address::number(v, least, most).is_none()) {
+            return Failure::wrong(format!("illegal {name} specified"));
+        }
+    }
+    match (w.verb, w.has("mcast-interface")) {
+        (Verb::StopDaemon, _) => Failure::refused("No daemon is running"),
+        (_, false) => Failure::refused("No such device"),
+        (_, true) => Failure::refused("connection synchronization is not available"),
+    }
+}
+
 fn set(w: &Words) -> Result<Operation, Failure> {
     let [tcp, fin, udp] = match w.arguments.as_slice() {
         [a, b, c] => [*a, *b, *c],
@@ -306,6 +330,7 @@ fn list(w: &Words) -> Result<List, Failure> {
         persistent: w.has("persistent-conn"),
         tunnels: w.has("tun-info"),
         exact: w.has("exact"),
+        unsorted: w.has("nosort"),
     };
     let conflict = |a: &str, b: &str| {
         Err(Failure::wrong(format!("The option '{a}' conflicts with the '{b}' option in the 'list' command")))

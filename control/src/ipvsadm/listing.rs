@@ -42,8 +42,10 @@ pub fn list(l: &List, facts: &Facts) -> String {
     header(l, &mut out);
     for s in facts.services.iter().filter(|s| l.service.is_none_or(|k| k == s.address)) {
         service(l, s, &mut out);
-        let mut servers: Vec<&ServerView> = s.servers.iter().collect();
-        servers.sort_by_key(|r| r.address);
+        let mut servers: Vec<&ServerView> = s.servers.iter().rev().collect();
+        if !l.unsorted {
+            servers.sort_by_key(|r| r.address);
+        }
         for r in servers {
             server(l, r, &mut out);
         }

@@ -177,7 +177,9 @@ fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<F
     if core.defence.drops() {
         return Err(Refused::Drop(DropReason::Overload));
     }
-    if s.local(key.client).is_some_and(|l| matches!(l, Local::Vip | Local::Pool)) || local::is_martian(key.client) {
+    // As Linux: nobody else sends from the director's addresses. For IPv6 it does not look.
+    let own = |l| key.client.is_v4() || matches!(l, Local::Vip | Local::Pool);
+    if s.local(key.client).is_some_and(own) || local::is_martian(key.client) {
         return Err(Refused::Drop(DropReason::Martian));
     }
     // Active FTP's data connections come from real servers, whoever seems to send them.

@@ -1,0 +1,108 @@
+//! ipvsadm's lines, however they are spelled, and what the player makes of what it does not know.
+
+use pollux_tests::oracle::lab::Lab;
+use pollux_tests::oracle::table::{self, Outcome};
+
+#[test]
+fn lines_mean_the_same_however_they_are_spelled() {
+    let rules = [
+        ["-A -t 10.9.0.1:80 -s wrr -p 50 -M 255.255.0.0", "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m -w 3 -x 9 -y 5"],
+        [
+            "--add-service --tcp-service 10.9.0.1:80 --scheduler wrr --persistent 50 --netmask 255.255.0.0",
+            "--add-server --tcp-service 10.9.0.1:80 --real-server 10.2.0.11:80 --masquerading --weight 3 --u-threshold 9 --l-threshold 5",
+        ],
+        ["-A -M 255.255.0.0 -p50 -swrr -t10.9.0.1:80", "-a -y5 -x9 -w3 -m -r10.2.0.11:80 -t10.9.0.1:80"],
+        [
+            "--add-service --persistent=50 --scheduler=wrr --netmask=255.255.0.0 --tcp-service=10.9.0.1:http",
+            "-at 10.9.0.1:80 -mr 10.2.0.11:http --weight=0x3 -x 011 --l-threshold=+5",
+        ],
+    ];
+    let saved: Vec<String> = rules.iter().map(|r| Lab::new(r).show("-Sn")).collect();
+    let want = "-A -t 10.9.0.1:80 -s wrr -p 50 -M 255.255.0.0\n-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m -w 3 -x 9 -y 5\n";
+    assert!(saved.iter().all(|s| s == want), "{saved:#?}");
+}
+
+#[test]
+fn tunnels_flags_and_marks_are_saved_as_they_were_given() {
+    let rules = [
+        "-A -t 10.9.0.1:80 -s sh -b sh-fallback,sh-port",
+        "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-csum",
+        "-a -t 10.9.0.1:80 -r 10.2.0.12:80 -i -w 1 --tun-type gre --tun-nocsum",
+        "-A -u 10.9.0.1:53 -s rr -o",
+        "-A --sctp-service 10.9.0.1:80 -s lc",
+        "-A -t [2001:db8:9::1]:80 -s mh -p 50 -M 64 -b mh-port",
+        "-a -t [2001:db8:9::1]:80 -r [2001:db8:2::11]:80 -g -w 0",
+        "-A -f 7 -s wlc",
+        "-A -f 7 -6 -s fo",
+    ];
+    let mut lab = Lab::new(&rules);
+    let saved = lab.show("-Sn");
+    assert_eq!(saved.lines().collect::<Vec<_>>(), rules);
+    // What is saved restores the same, and once more only complains.
+    lab.ipvsadm("-C");
+    assert_eq!(lab.tries("-R", &saved), (0, String::new()));
+    assert_eq!(lab.show("-Sn"), saved);
+    let (code, said) = lab.tries("--restore", &saved);
+    assert_eq!((code, said.lines().count()), (255, rules.len()));
+    assert!(said.starts_with("Service already exists\nDestination already exists\n"), "{said}");
+}
+
+#[test]
+fn edits_reset_what_they_do_not_name() {
+    let mut lab =
+        Lab::new(&["-A -t 10.9.0.1:80 -s sh -p 60 -b sh-port", "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m -w 7 -x 5"]);
+    lab.ipvsadm("-E -t 10.9.0.1:80");
+    assert_eq!(lab.line("-Ln", "TCP"), "TCP 10.9.0.1:80 wlc");
+    lab.ipvsadm("-e -t 10.9.0.1:80 -r 10.2.0.11:80");
+    assert_eq!(lab.show("-Sn").lines().last(), Some("-a -t 10.9.0.1:80 -r 10.2.0.11:80 -g -w 1"));
+    lab.ipvsadm("--zero --tcp-service 10.9.0.1:80");
+    lab.ipvsadm("--delete-server -t 10.9.0.1:80 -r 10.2.0.11:80");
+    lab.ipvsadm("--delete-service -t 10.9.0.1:80");
+    assert_eq!(lab.show("-Sn"), "");
+}
+
+/// Plays a scenario made up here, against a recording made up here.
+fn play(scenario: &str, results: &str) -> Outcome {
+    let name = format!("pollux-behaviour-{}-{:?}", std::process::id(), std::thread::current().id());
+    let dir = std::env::temp_dir().join(name.replace(['(', ')'], ""));
+    for sub in ["scenarios", "results"] {
+        std::fs::create_dir_all(dir.join(sub)).unwrap();
+    }
+    std::fs::write(dir.join("scenarios/made-up.json"), scenario).unwrap();
+    std::fs::write(dir.join("results/made-up.jsonl"), results).unwrap();
+    let outcome = table::play(&dir, "made-up");
+    std::fs::remove_dir_all(&dir).unwrap();
+    outcome
+}
+
+#[test]
+fn what_the_player_does_not_know_differs_and_says_why() {
+    let begin = r#"{"type":"begin","servers":{},"vips":["10.9.0.1"]}"#;
+    for (scenario, results, why) in [
+        (r#"{"rules":[],"steps":[{"dance":1}]}"#, "", "not known"),
+        (r#"{"rules":[],"steps":[{"fast":1,"tempo":2}]}"#, "", "`tempo`"),
+        (r#"{"rules":[],"steps":[],"mtu_dmz":9000}"#, "", "`mtu_dmz`"),
+        (r#"{"rules":[],"steps":[{"sh":"ip link set srv mtu 9000"}]}"#, "", "not understood"),
+        (r#"{"rules":[],"steps":[],"sysctl":{"net.ipv4.vs.nosuch":1}}"#, "", "`nosuch`"),
+        (r#"{"rules":[],"steps":[],"setup":["nft add table x"]}"#, "", "nft add table"),
+        (r#"{"rules":["-A -t 10.9.0.1:80 -s nosuch"],"steps":[]}"#, "", "is refused"),
+        (r#"{"rules":["-A --warp 9"],"steps":[]}"#, "", "is refused"),
+        (r#"{"rules":[],"steps":[{"show":"-Ln"}]}"#, "", "the recording ends"),
+        (r#"{"rules":[],"steps":[{"burst":"c dccp 10.1.0.1:1 > 10.9.0.1:80"}]}"#, "", "not understood"),
+        (r#"{"rules":[],"steps":[{"burst":"x tcp 10.1.0.1:1 > 10.9.0.1:80 S"}]}"#, "", "no side"),
+        (r#"{"rules":[],"steps":[{"burst":"c icmp 10.1.0.1 > 10.9.0.1 type=3 inner=last"}]}"#, "", "not sent before"),
+        (
+            r#"{"rules":[],"steps":[]}"#,
+            r#"{"type":"pkt","n":1,"side":"c","sent":"tcp 10.1.0.1:1 > 10.9.0.1:80 S","verdict":"none","out":[]}"#,
+            "goes on after the last step",
+        ),
+        ("{", "", "cannot be played"),
+    ] {
+        let Outcome::Differs(found) = play(scenario, &format!("{begin}\n{results}")) else {
+            panic!("taken: {scenario}");
+        };
+        assert!(found.iter().any(|f| f.contains(why)), "{scenario}: {found:?}");
+    }
+    let empty = play(r#"{"rules":[],"steps":[{"note":"nothing"},{"sh":"cat /proc/net/ip_vs"}]}"#, begin);
+    assert!(matches!(empty, Outcome::Same));
+}

@@ -1,0 +1,210 @@
+//! What packets become, in every mode and family.
+
+use pollux_tests::oracle::lab::Lab;
+use serde_json::json;
+
+fn one(mode: &str) -> Lab {
+    world(json!({}), mode)
+}
+
+/// TCP 80, UDP 53 and an IPv6 service with one server each.
+fn world(world: serde_json::Value, mode: &str) -> Lab {
+    Lab::with(
+        world,
+        &[
+            "-A -t 10.9.0.1:80 -s rr",
+            &format!("-a -t 10.9.0.1:80 -r 10.2.0.11:80 {mode}"),
+            "-A -u 10.9.0.1:53 -s wlc",
+            &format!("-a -u 10.9.0.1:53 -r 10.2.0.11:53 {mode}"),
+            "-A -t [2001:db8:9::1]:80 -s sh",
+            &format!("-a -t [2001:db8:9::1]:80 -r [2001:db8:2::11]:80 {mode}"),
+        ],
+    )
+}
+
+fn to(mode: &str, six: bool) -> String {
+    let ip = if six { "2001:db8:2::11" } else { "10.2.0.11" };
+    match mode {
+        "-m" => format!("nat {ip}:80"),
+        "-g" => format!("dr {ip}"),
+        _ => format!("tun {ip}"),
+    }
+}
+
+const MODES: [&str; 3] = ["-m", "-g", "-i"];
+
+#[test]
+fn any_packet_with_syn_and_without_rst_opens_a_connection() {
+    for mode in MODES {
+        for (flags, opens) in [
+            ("S", true),
+            ("SA", true),
+            ("SF", true),
+            ("SPU", true),
+            ("SEC", true),
+            ("A", false),
+            ("F", false),
+            ("PA", false),
+        ] {
+            let mut lab = one(mode);
+            let v4 = lab.send(&format!("c tcp 10.1.0.1:4000 > 10.9.0.1:80 {flags}"));
+            let v6 = lab.send(&format!("c tcp 2001:db8:1::1.4000 > 2001:db8:9::1.80 {flags}"));
+            let (want4, want6) =
+                if opens { (to(mode, false), to(mode, true)) } else { ("reply".into(), "reply".into()) };
+            assert_eq!((v4, v6), (want4, want6), "{mode} {flags}");
+        }
+        for flags in ["R", "SR", "RA"] {
+            assert_eq!(one(mode).send(&format!("c tcp 10.1.0.1:4000 > 10.9.0.1:80 {flags}")), "none", "{mode} {flags}");
+        }
+        let mut lab = one(mode);
+        lab.sysctl("sloppy_tcp", 1);
+        assert_eq!(lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A"), to(mode, false));
+        assert_eq!(lab.send("c tcp 10.1.0.1:4001 > 10.9.0.1:80 RA"), "none");
+    }
+}
+
+#[test]
+fn ttl_is_lowered_and_its_end_told_from_the_vip_with_the_connection_made_and_counted() {
+    for mode in MODES {
+        let mut lab = one(mode);
+        assert_eq!(lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S ttl=1"), "icmp 11/0");
+        assert_eq!(lab.field("src"), "10.9.0.1");
+        assert_eq!((lab.field("ttl"), lab.field("tos"), lab.field("inner.ttl")), (json!(64), json!(0xc0), json!(1)));
+        assert_eq!(lab.connections(), ["TCP SYN_RECV 10.1.0.1:4000 10.9.0.1:80 10.2.0.11:80"]);
+        assert_eq!(lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A ttl=2"), to(mode, false));
+        let inner = if mode == "-i" { "inner.ttl" } else { "ttl" };
+        assert_eq!((lab.field(inner), lab.field("ttl")), (json!(1), json!(1)));
+        assert_eq!(lab.send("c tcp 2001:db8:1::1.4000 > 2001:db8:9::1.80 S ttl=1"), "icmp 3/0");
+        assert_eq!(lab.send("c udp 10.1.0.1:4000 > 10.9.0.1:53 ttl=1 len=8"), "icmp 11/0");
+        // The director's own error about direct routing and tunnels counts as the server's packet.
+        let out = if mode == "-m" { "0 0 40 0" } else { "0 1 40 68" };
+        let stats = lab.line("-Ln --stats", "TCP 10.9.0.1:80");
+        let own = if mode == "-m" { "1 2 0 80 0".to_owned() } else { "1 2 1 80 68".to_owned() };
+        assert_eq!(stats, format!("TCP 10.9.0.1:80 {own}"), "{out}");
+    }
+}
+
+#[test]
+fn a_service_without_servers_refuses_and_where_there_is_none_the_stack_answers() {
+    let mut lab = Lab::new(&[
+        "-A -t 10.9.0.1:80 -s lc",
+        "-A -u 10.9.0.1:53 -s mh",
+        "-A -u [2001:db8:9::1]:53 -s sed",
+        "-a -u [2001:db8:9::1]:53 -r [2001:db8:2::11]:53 -g -w 0",
+    ]);
+    lab.expect(&[
+        ("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S", "icmp 3/3"),
+        ("c udp 10.1.0.1:4000 > 10.9.0.1:53 len=3", "icmp 3/3"),
+        ("c udp 2001:db8:1::1.4000 > 2001:db8:9::1.53 len=3", "icmp 1/4"),
+        ("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A", "reply"),
+        ("c tcp 10.1.0.1:4000 > 10.9.0.1:81 S", "reply"),
+        ("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=3", "icmp 3/3"),
+        ("c udp 2001:db8:1::1.4000 > 2001:db8:9::1.54 len=3", "icmp 1/4"),
+        ("c tcp 10.1.0.1:4000 > 10.9.0.1:81 R", "none"),
+    ]);
+    assert!(lab.connections().is_empty());
+}
+
+#[test]
+fn too_big_is_told_with_what_the_way_leaves() {
+    for (mode, mtu) in [
+        ("-m", 1400),
+        ("-g", 1400),
+        ("-i", 1380),
+        ("-i --tun-type gre", 1376),
+        ("-i --tun-type gre --tun-csum", 1372),
+        ("-i --tun-type gue --tun-port 6080", 1368),
+        ("-i --tun-type gue --tun-port 9999 --tun-csum", 1368),
+    ] {
+        let rules = ["-A -t 10.9.0.1:80 -s rr", &format!("-a -t 10.9.0.1:80 -r 10.2.0.11:80 {mode}")];
+        let mut lab = Lab::with(json!({"mtu_srv": 1400}), &rules);
+        lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S");
+        let fits = lab.send(&format!("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A df len={}", mtu - 40));
+        assert!(!fits.starts_with("icmp"), "{mode}: {fits}");
+        assert_eq!(lab.send(&format!("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A df len={}", mtu - 39)), "icmp 3/4", "{mode}");
+        assert_eq!(
+            (lab.field("rest"), lab.field("len"), lab.field("src")),
+            (json!(mtu), json!(576), json!("10.9.0.1"))
+        );
+    }
+}
+
+#[test]
+fn tunnels_wrap_as_recorded() {
+    for (mode, proto, head) in [
+        ("-i --tun-type gre", "gre", "00000800"),
+        ("-i --tun-type gue --tun-port 6080 --tun-nocsum", "udp", "00040000"),
+        ("-i --tun-type gue --tun-port 9999 --tun-remcsum", "udp", "00040000"),
+    ] {
+        let rules = ["-A -u 10.9.0.1:53 -s rr", &format!("-a -u 10.9.0.1:53 -r 10.2.0.11:53 {mode}")];
+        let mut lab = Lab::new(&rules);
+        assert_eq!(lab.send("c udp 10.1.0.1:4000 > 10.9.0.1:53 len=9 ttl=9 df tos=0xbb"), "tun 10.2.0.11", "{mode}");
+        let shim = if proto == "gre" { "gre.head" } else { "gue.head" };
+        assert_eq!((lab.field("proto"), lab.field(shim)), (json!(proto), json!(head)));
+        // Congestion experienced becomes capable (RFC 6040); TTL and DF are the inner packet's.
+        assert_eq!((lab.field("tos"), lab.field("inner.tos")), (json!(0xba), json!(0xbb)));
+        assert_eq!((lab.field("ttl"), lab.field("inner.ttl"), lab.field("df")), (json!(8), json!(8), json!(true)));
+        assert_eq!((lab.field("src"), lab.field("id")), (json!("10.2.0.254"), json!(0)));
+        let port = lab.out[0].ip["sport"].clone();
+        lab.send("c udp 10.1.0.1:4000 > 10.9.0.1:53 len=1");
+        assert_eq!(lab.field("df"), false);
+        assert_eq!(lab.out[0].ip["sport"], port, "the source port stays with the flow");
+    }
+}
+
+#[test]
+fn errors_about_tunnels_reach_only_clients_that_asked_and_count_twice() {
+    let mut lab = one("-i");
+    lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S");
+    lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A len=1300");
+    assert_eq!(lab.send("s icmp 10.2.0.250 > 10.2.0.254 type=3 code=4 mtu=1200 inner=last-s"), "none", "no DF");
+    // What may be cut is cut to the path.
+    lab.sleep(1);
+    assert_eq!(lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A len=1300"), "tun 10.2.0.11, nat 10.2.0.11:null");
+    assert!(lab.out.iter().all(|o| o.len <= 1200));
+    lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 A len=60");
+    assert_eq!(lab.send("s icmp 10.2.0.250 > 10.2.0.254 type=3 code=1 inner=last-s"), "icmp 3/1");
+    assert_eq!(lab.line("-Ln --stats", "TCP 10.9.0.1:80"), "TCP 10.9.0.1:80 1 4 2 2820 228");
+    // About a packet that was never sent: nothing.
+    lab.sleep(1000);
+    assert_eq!(lab.send("s icmp 10.2.0.250 > 10.2.0.254 type=3 code=1 inner=last-s"), "none");
+}
+
+#[test]
+fn errors_of_others_about_direct_routing_pass_and_count() {
+    let mut lab = one("-g");
+    lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S");
+    assert_eq!(lab.send("s icmp 10.2.0.11 > 10.1.0.1 type=3 code=3 inner=last-s"), "icmp 3/3");
+    assert_eq!((lab.field("src"), lab.field("ttl")), (json!("10.2.0.11"), json!(63)));
+    assert_eq!(lab.line("-Ln --stats", "TCP 10.9.0.1:80"), "TCP 10.9.0.1:80 1 1 1 40 68");
+    lab.send("c tcp 2001:db8:1::1.4000 > 2001:db8:9::1.80 S");
+    // The server's replies of IPv6 may come this way.
+    assert_eq!(lab.send("s tcp 2001:db8:9::1.80 > 2001:db8:1::1.4000 SA"), "reply");
+    assert_eq!(lab.line("-Ln --stats", "TCP [2001:db8:9::1]:80"), "TCP [2001:db8:9::1]:80 1 1 1 60 60");
+    // Those of IPv4 come from the director's own address.
+    assert_eq!(lab.send("s tcp 10.9.0.1:80 > 10.1.0.1:4000 SA"), "none");
+    assert_eq!(lab.send("c tcp 10.3.0.1:4000 > 10.9.0.1:80 S"), "none");
+}
+
+#[test]
+fn a_server_that_is_the_director_answers_as_its_stack() {
+    for mode in ["-m", "-g", "-i"] {
+        let port = if mode == "-m" { 8080 } else { 80 };
+        let mut lab = Lab::new(&[
+            "-A -t 10.9.0.1:80 -s rr",
+            &format!("-a -t 10.9.0.1:80 -r 10.2.0.254:{port} {mode}"),
+            "-A -u 10.9.0.1:53 -s rr",
+            &format!("-a -u 10.9.0.1:53 -r 10.3.0.1:53 {mode}"),
+        ]);
+        assert_eq!(lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S ttl=1"), "reply", "{mode}");
+        assert_eq!((lab.field("src"), lab.field("flags")), (json!("10.9.0.1"), json!("RA")));
+        assert_eq!(lab.send("c udp 10.1.0.1:4000 > 10.9.0.1:53 len=2"), "icmp 3/3", "{mode}");
+        let want = [
+            format!("TCP CLOSE 10.1.0.1:4000 10.9.0.1:80 10.2.0.254:{port}"),
+            "UDP UDP 10.1.0.1:4000 10.9.0.1:53 10.3.0.1:53".to_owned(),
+        ];
+        assert_eq!(lab.connections(), want);
+        assert_eq!(lab.line("-Ln --stats", "TCP 10.9.0.1:80"), "TCP 10.9.0.1:80 1 1 1 40 40");
+        assert_eq!(lab.line("-Ln --stats", "UDP 10.9.0.1:53"), "UDP 10.9.0.1:53 1 1 1 30 58");
+    }
+}
