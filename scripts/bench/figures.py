@@ -46,14 +46,14 @@ def save(figure, directory, name):
     print(f"bench: wrote {path}")
 
 
-def lines(axis, series, styles=None):
+def lines(axis, series, styles=None, names=NAMES):
     """One line a program, by number of flows."""
     for name in NAMES:
         if name in series:
             points = sorted(series[name].items())
             style = (styles or {}).get(name, "--" if name in ("io", "macswap") else "-")
             axis.plot([x for x, _ in points], [sum(v) / len(v) for _, v in points], style, color=COLOURS[name],
-                      marker="o", markersize=3.5, label=NAMES[name])
+                      marker="o", markersize=3.5, label=names[name])
     flows = sorted({x for s in series.values() for x in s})
     axis.set_xscale("log", base=2)
     axis.set_xticks(flows, [f"{n:,}" for n in flows], rotation=20)
@@ -83,7 +83,9 @@ def rate_by_flows(packets, generator, out):
     figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.6), squeeze=False)
     for axis, (title, rows, prefix) in zip(axes[0], panels):
         styles = {"dr6": ":", "nat6": ":", "nat-reply": "-."}
-        lines(axis, rates(rows, prefix), styles)
+        # There it is no testpmd, only the same thing done.
+        own = {**NAMES, "io": "port, nothing behind", "macswap": "addresses exchanged"}
+        lines(axis, rates(rows, prefix), styles, own if prefix else NAMES)
         axis.set_title(f"One core, {title}", fontsize=10)
         axis.set_ylabel("million packets per second")
         axis.legend(fontsize=7.5)
