@@ -321,6 +321,17 @@ fn wrapped<'a>(p: &Packet, body: &'a [u8]) -> Result<Option<&'a [u8]>, Wrong> {
     }
 }
 
+/// A tunnel's packet that came in pieces, and those inside it, outermost first.
+pub fn unwrap(outer: Packet, ends: &[IpAddr]) -> Result<Vec<Packet>, Wrong> {
+    let mut inside = Vec::new();
+    match wrapped(&outer, &outer.body)? {
+        Some(inner) => ip(inner, ends, &mut inside)?,
+        None => return Err("no tunnel".into()),
+    }
+    inside.insert(0, outer);
+    Ok(inside)
+}
+
 /// The packet that an ICMP error quotes: source, destination, protocol, ports; and whether an IPv4
 /// header in it has the right checksum.
 pub type Quote = (IpAddr, IpAddr, u8, Option<(u16, u16)>);

@@ -4,6 +4,7 @@
 
 pub mod bytes;
 pub mod check;
+mod conversation;
 pub mod datagram;
 pub mod director;
 pub mod frames;
