@@ -76,6 +76,39 @@ fn play(scenario: &str, results: &str) -> Outcome {
 }
 
 #[test]
+fn a_difference_is_meant_only_where_the_step_shows_its_kind() {
+    let begin = r#"{"type":"begin","servers":{"10.2.0.11":"02:00:00:00:02:01"},"vips":["10.9.0.1"]}"#;
+    let rules = r#""-A -u 10.9.0.1:53 -s rr","-a -u 10.9.0.1:53 -r 10.2.0.11:53 -i""#;
+    let sent = "udp 10.1.0.1:5000 > 10.9.0.1:53 len=60 id=7 frag=48";
+    let scenario = format!(r#"{{"rules":[{rules}],"steps":[{{"pkt":"c {sent}"}}]}}"#);
+    // What the kernel does with pieces: outer packets that are pieces themselves.
+    let piece = |to: &str, off: u32, len: u32| {
+        format!(
+            r#"{{"side":"s","to":"{to}","method":"tun","text":"ipip","ip":{{"v":4,"proto":"ipip","off":{off},"len":{len}}}}}"#
+        )
+    };
+    let result = |to: &str| {
+        let out = [piece(to, 0, 68), piece(to, 48, 60)].join(",");
+        format!(r#"{{"type":"pkt","n":1,"side":"c","sent":"{sent}","verdict":"tun","out":[{out}]}}"#)
+    };
+    let right = play(&scenario, &format!("{begin}\n{}", result("10.2.0.11")));
+    let Outcome::OnPurpose(why) = right else { panic!("not on purpose") };
+    assert_eq!(why.len(), 1);
+    let other = play(&scenario, &format!("{begin}\n{}", result("10.2.0.12")));
+    assert!(matches!(other, Outcome::Differs(_)), "another server");
+    let none = format!(r#"{{"type":"pkt","n":1,"side":"c","sent":"{sent}","verdict":"none","out":[]}}"#);
+    assert!(matches!(play(&scenario, &format!("{begin}\n{none}")), Outcome::Differs(_)), "nothing");
+    // A meant refusal is meant for that line alone.
+    let scenario =
+        r#"{"rules":[],"steps":[{"ipvsadm":"-A -u 10.9.0.8:5060 -p 60 --pe sip"},{"ipvsadm":"-A -t 10.9.0.8:80"}]}"#;
+    let answer =
+        |line: &str, rc: u32| format!(r#"{{"type":"ipvsadm","args":"{line}","rc":{rc},"stdout":"","stderr":""}}"#);
+    let play_two = |rc| play(scenario, &format!("{begin}\n{}\n{}", answer("-A", 0), answer("-A", rc)));
+    assert!(matches!(play_two(0), Outcome::OnPurpose(_)));
+    assert!(matches!(play_two(255), Outcome::Differs(_)));
+}
+
+#[test]
 fn what_the_player_does_not_know_differs_and_says_why() {
     let begin = r#"{"type":"begin","servers":{},"vips":["10.9.0.1"]}"#;
     for (scenario, results, why) in [

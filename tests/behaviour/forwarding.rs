@@ -153,6 +153,23 @@ fn tunnels_wrap_as_recorded() {
 }
 
 #[test]
+fn a_datagram_in_pieces_goes_to_one_server_and_counts_once() {
+    for mode in MODES {
+        for order in ["", " reverse"] {
+            let mut lab = one(mode);
+            lab.send(&format!("c udp 10.1.0.1:4000 > 10.9.0.1:53 len=100 id=7 frag=48{order}"));
+            assert_eq!(lab.out.len(), 3, "{mode}{order}");
+            assert!(lab.out.iter().all(|o| o.to.as_deref() == Some("10.2.0.11")));
+            assert_eq!(lab.line("-Ln --stats", "UDP"), "UDP 10.9.0.1:53 1 1 0 128 0", "{mode}{order}");
+            if mode == "-m" {
+                assert_eq!(lab.send("s udp 10.2.0.11:53 > 10.1.0.1:4000 len=3000 id=6 frag=1480"), "reply");
+                assert_eq!(lab.line("-Ln --stats", "UDP"), "UDP 10.9.0.1:53 1 1 1 128 3028");
+            }
+        }
+    }
+}
+
+#[test]
 fn errors_about_tunnels_reach_only_clients_that_asked_and_count_twice() {
     let mut lab = one("-i");
     lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S");
@@ -181,6 +198,11 @@ fn errors_of_others_about_direct_routing_pass_and_count() {
     // The server's replies of IPv6 may come this way.
     assert_eq!(lab.send("s tcp 2001:db8:9::1.80 > 2001:db8:1::1.4000 SA"), "reply");
     assert_eq!(lab.line("-Ln --stats", "TCP [2001:db8:9::1]:80"), "TCP [2001:db8:9::1]:80 1 1 1 60 60");
+    // A router's error about that reply goes to the server.
+    assert_eq!(
+        lab.send("c icmp6 2001:db8:77::1 > 2001:db8:9::1 type=2 code=0 mtu=1300 inner=last-c"),
+        "dr 2001:db8:2::11"
+    );
     // Those of IPv4 come from the director's own address.
     assert_eq!(lab.send("s tcp 10.9.0.1:80 > 10.1.0.1:4000 SA"), "none");
     assert_eq!(lab.send("c tcp 10.3.0.1:4000 > 10.9.0.1:80 S"), "none");

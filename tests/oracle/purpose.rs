@@ -20,6 +20,8 @@ pub enum Purpose {
     Icmpv6FromServer,
     /// A relayed «fragmentation needed» names what the client may send.
     TunnelMtu,
+    /// Each piece of a datagram is wrapped by itself.
+    TunnelledPieces,
     /// Errors about tunnels' packets are relayed where IPv6 is inside or outside.
     TunnelErrorV6,
     /// A server changed from NAT to direct routing is reached at its own address.
@@ -40,11 +42,12 @@ use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
         TunnelMtu,
+        TunnelledPieces,
         TunnelErrorV6,
         NatToDirect,
         SavedThresholds,
@@ -61,6 +64,7 @@ impl Purpose {
             QuotedChecksum => "quoted TCP/UDP checksum in a translated ICMP error",
             Icmpv6FromServer => "ICMPv6 errors from real servers with complete checksums",
             TunnelMtu => "first «fragmentation needed» relayed for a tunnel",
+            TunnelledPieces => "datagrams in pieces through tunnels",
             TunnelErrorV6 => "ICMP errors about tunnels with IPv6 inside or outside",
             NatToDirect => "new connections after `-e` from NAT to direct routing",
             SavedThresholds => "`-S` and thresholds",
@@ -155,6 +159,26 @@ fn overhead(outer: &Value) -> Option<u64> {
     }
 }
 
+/// Whether a datagram that came in pieces went through a tunnel to the server that the kernel chose
+/// as well, complete, each piece wrapped.
+fn pieces(sent: &Sent, got: &[Out], wanted: &[Value]) -> bool {
+    let Some(server) = got.first().and_then(|o| o.to.as_ref()) else { return false };
+    let inner = |o: &Out| {
+        let ip = &o.ip["inner"];
+        let wrapped = o.side == "s" && o.to.as_ref() == Some(server) && overhead(&o.ip).is_some();
+        let mine = sent.word(1).starts_with(ip["src"].as_str()?) && sent.word(3).starts_with(ip["dst"].as_str()?);
+        let first = ip["off"].as_u64().unwrap_or(0);
+        (wrapped && mine).then_some((first, first + ip["len"].as_u64()? - 20, ip["mf"] == true))
+    };
+    let Some(mut spans) = got.iter().map(inner).collect::<Option<Vec<_>>>() else { return false };
+    spans.sort_unstable();
+    let whole = spans.iter().try_fold(0, |at, (first, end, _)| (*first == at).then_some(*end));
+    let ends = spans.iter().rev().enumerate().all(|(n, (_, _, more))| *more == (n > 0));
+    let header = if sent.text.starts_with("tcp") { 20 } else { 8 };
+    let complete = whole == sent.option("len").map(|len| len + header);
+    complete && ends && !wanted.is_empty() && wanted.iter().all(|w| w["side"] == "s" && w["to"] == server.as_str())
+}
+
 /// What an ipvsadm line does to the rules.
 fn operation(line: &str) -> Option<Operation> {
     match ipvsadm::parse(&ipvsadm::split(line), &Marks::default()) {
@@ -203,6 +227,9 @@ impl Known {
     /// A step after which other packets came out than in the recording.
     pub fn packets(&mut self, sent: &Sent, got: &[Out], expected: &Value) -> Option<Purpose> {
         let wanted = expected["out"].as_array().map_or(&[][..], Vec::as_slice);
+        if sent.option("frag").is_some() {
+            return pieces(sent, got, wanted).then_some(TunnelledPieces);
+        }
         let [only] = got else { return None };
         if sent.side == "s" && wanted.is_empty() && only.side == "c" && is_error(&only.ip) {
             return self.error_for_client(sent, only);

@@ -148,6 +148,7 @@ fn move_on<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, record: &FlowRecord
         core.turned(lane.flow);
     }
     let counters = core.link.counters.real(record.real);
-    counters.out_packets.add(1);
-    counters.out_bytes.add(u64::from(lane.ip_len));
+    let (packets, bytes) = rewrite::counted(lane);
+    counters.out_packets.add(packets);
+    counters.out_bytes.add(bytes);
 }

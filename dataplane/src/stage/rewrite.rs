@@ -80,8 +80,9 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
         core.turned(lane.flow);
     }
     let counters = core.link.counters.real(real_id);
-    counters.in_packets.add(1);
-    counters.in_bytes.add(u64::from(lane.ip_len));
+    let (packets, bytes) = counted(lane);
+    counters.in_packets.add(packets);
+    counters.in_bytes.add(bytes);
     lane.next_hop = real.next_hop;
     let Some(hop) = s.next_hop(real.next_hop) else { return nowhere(real.next_hop) };
     if mode == ForwardingMode::DirectRouting as u32 {
@@ -104,6 +105,14 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     }
     write_destination(lane, buf, real.addr, rport.0, deltas.1);
     fit
+}
+
+/// What a packet counts as: a datagram of IPv4 in pieces is one packet with one header, as in the
+/// kernel, which puts it together.
+#[inline(always)]
+pub(super) fn counted(lane: &Lane) -> (u64, u64) {
+    let header = if lane.later_fragment && lane.v4 { u64::from(lane.l4 - u16::from(lane.l2)) } else { 0 };
+    (u64::from(header == 0), u64::from(lane.ip_len) - header)
 }
 
 /// Why there is no next hop.
@@ -171,8 +180,9 @@ pub(super) fn reply<B: PacketBuf>(
         core.assure(lane.flow);
     }
     let counters = core.link.counters.real(real_id);
-    counters.out_packets.add(1);
-    counters.out_bytes.add(u64::from(lane.ip_len));
+    let (packets, bytes) = counted(lane);
+    counters.out_packets.add(packets);
+    counters.out_bytes.add(bytes);
     write_source(lane, buf, vip, vport.0, l4);
     fit
 }
