@@ -11,7 +11,7 @@ long_path_config() {
     everywhere service_for 'address = "tcp:@:80"'
     everywhere service_for 'address = "udp:@:7000"'
 }
-. "$(dirname "$0")/start.sh" tcpdump python3
+. "$(dirname "$0")/start.sh" tcpdump python3 iputils-ping
 modes_world
 far_world
 

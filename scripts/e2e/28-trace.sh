@@ -13,7 +13,7 @@ trace_config() {
     far_config
     everywhere trace_service
 }
-. "$(dirname "$0")/start.sh" traceroute iputils-tracepath
+. "$(dirname "$0")/start.sh" traceroute iputils-tracepath iputils-ping
 modes_world
 far_world
 

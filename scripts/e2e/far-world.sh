@@ -54,6 +54,10 @@ far_world() {
     in_ns r1 ip addr add 2001:db8:3::11/128 dev lo nodad
     in_ns r3 ip route add 10.0.1.0/24 via "$(real_ip 1)" mtu 1300
     in_ns r3 ip -6 route add 2001:db8:3::/64 via "$(real_ip6 1)" mtu 1300
+    # New links look for duplicates of their own addresses first, and take a moment.
+    for name in "$DIRECTOR_CLIENT_IP" 2001:db8:1::fe; do
+        wait_until 10 in_ns fc ping -n -q -c 1 -W 1 "$name" || die "the far client does not reach the director's $name"
+    done
 }
 
 # cable NAME DEVICE NAME DEVICE MTU ADDRESS ADDRESS ADDRESS6 ADDRESS6: between two namespaces.
