@@ -188,6 +188,33 @@ fn errors_about_tunnels_reach_only_clients_that_asked_and_count_twice() {
 }
 
 #[test]
+fn with_schedule_icmp_an_error_about_no_flow_goes_to_a_server() {
+    for mode in MODES {
+        let rules = ["-A -t 10.9.0.1:80 -s rr", &format!("-a -t 10.9.0.1:80 -r 10.2.0.11:80 {mode}")];
+        let mut lab = Lab::new(&rules);
+        // The director routes this one, so that it can be quoted.
+        let reply = "s tcp 10.2.0.99:80 > 10.1.0.1:4000 A";
+        lab.send(reply);
+        let error = "c icmp 10.77.0.1 > 10.9.0.1 type=3 code=4 mtu=1300 inner=last-c";
+        assert_eq!(lab.send(error), "none", "{mode}");
+        lab.sysctl("schedule_icmp", 1);
+        assert_eq!(lab.send(error), "none", "{mode}: what it quotes is not the VIP's");
+        assert!(lab.connections().is_empty());
+        if mode == "-m" {
+            lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S");
+            lab.send("s tcp 10.2.0.11:80 > 10.1.0.1:4000 SA");
+            lab.sleep(100);
+            assert!(lab.connections().is_empty());
+            assert_eq!(lab.send(error), "nat 10.2.0.11:null");
+            assert_eq!((lab.field("inner.src"), lab.field("inner.dst")), (json!("10.2.0.11"), json!("10.1.0.1")));
+            assert_eq!(lab.connections(), ["TCP NONE 10.1.0.1:4000 10.9.0.1:80 10.2.0.11:80"]);
+            lab.sleep(6);
+            assert!(lab.connections().is_empty());
+        }
+    }
+}
+
+#[test]
 fn errors_of_others_about_direct_routing_pass_and_count() {
     let mut lab = one("-g");
     lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S");

@@ -222,11 +222,12 @@ pub fn no_effect(line: &str) -> bool {
 
 /// Settings that Pollux has not, for what it has not or does otherwise within: memory,
 /// synchronization, connection tracking, estimators.
-const NEUTRAL: [&str; 15] = [
+const NEUTRAL: [&str; 16] = [
     "amemthresh",
     "backup_only",
     "cache_bypass",
     "conntrack",
+    "debug_level",
     "ignore_tunneled",
     "run_estimation",
     "snat_reroute",

@@ -163,7 +163,7 @@ fn reopens(s: &Snapshot, record: &FlowRecord, real: Option<&Real>) -> bool {
 }
 
 /// Opens a flow for the lane. `any` lets a mid-stream packet do so.
-fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<FlowId, Refused> {
+pub(crate) fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<FlowId, Refused> {
     if core.expects()
         && let Some(id) = ftp::open(s, core, lane)
     {

@@ -10,13 +10,18 @@ use crate::burst::{Burst, Direction, Lane};
 use crate::counters::DropReason;
 use crate::flow::extension::Extension;
 use crate::flow::record::{FlowKey, FlowRecord, flags};
+use crate::flow::table::FlowId;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{ForwardingMode, Local, Snapshot};
 use crate::stage::local::{Examined, icmp, nd};
+use crate::stage::schedule::{self, Refused};
 use crate::stage::{answer, resolve, rewrite, track, tunnel};
 use crate::units::{Be16, Ip};
 use crate::wire::checksum;
 use crate::worker::Core;
+
+/// What a flow gets that no packet has moved yet (`ip_vs_conn_new`).
+const NEW_FLOW_MS: u32 = 3000;
 
 /// The quoted packet: addresses, ports, and where things are (offsets from the frame's start).
 pub(crate) struct Quote {
@@ -100,13 +105,37 @@ pub fn examine<I: PacketIo>(
         return Examined::Gone;
     }
     let candidates = core.flows.probe(about.hash);
-    let Some(id) = track::find(s, core, &about, candidates) else { return unrelated };
+    let id = match track::find(s, core, &about, candidates) {
+        Some(id) => id,
+        None if direction == Direction::Request && s.settings.schedule_icmp => match scheduled(s, core, &about) {
+            Ok(id) => id,
+            Err(Refused::NoService) => return unrelated,
+            Err(_) => return Examined::Drop(DropReason::IcmpUnrelated),
+        },
+        None => return unrelated,
+    };
     let record = *core.flows.get(id);
     match direction {
-        Direction::Request => to_real(s, core, io, burst, i, &q, &record),
+        Direction::Request => {
+            let done = to_real(s, core, io, burst, i, &q, &record);
+            if record.flags & flags::ONE_PACKET != 0 {
+                core.end_flow(id);
+            }
+            done
+        }
         Direction::Reply if rewrites(&record) => to_client(s, core, io, burst, i, &q, &record),
         Direction::Reply => unrelated,
     }
+}
+
+/// Opens a flow for an error about a packet of none (the kernel's `schedule_icmp`): it goes where the
+/// client's packets would, and the flow ends soon if they do not come.
+#[cold]
+fn scheduled<B>(s: &Snapshot, core: &mut Core<B>, about: &Lane) -> Result<FlowId, Refused> {
+    let id = schedule::open(s, core, about, true)?;
+    core.flows.get_mut(id).deadline = core.now.after_ms(NEW_FLOW_MS);
+    core.flows.rearm(id, core.now.after_ms(NEW_FLOW_MS));
+    Ok(id)
 }
 
 /// An error that quotes a client's packet as it was sent: counted, where direct routing or a
