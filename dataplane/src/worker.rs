@@ -75,6 +75,8 @@ pub struct Core<B> {
     to_others: Vec<Option<handoff::ToOther<B>>>,
     /// Whether anything is collected there.
     handing_off: bool,
+    /// The ports, one bit each, where most packets are replies.
+    pub replies_first: u64,
 }
 
 impl<B: PacketBuf> Core<B> {
@@ -474,6 +476,7 @@ impl<I: PacketIo> Worker<I> {
                 ip_id: 1,
                 to_others: rings.to.into_iter().map(|r| r.map(handoff::ToOther::new)).collect(),
                 handing_off: false,
+                replies_first: 0,
             },
             io,
             snapshot: Snapshot::empty(),

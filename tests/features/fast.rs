@@ -52,12 +52,11 @@ fn flow(n: usize) -> Segment {
     }
 }
 
-/// A frame of one of `flows` flows: usually data, sometimes something else.
-fn frame(dice: &mut Dice, flows: usize) -> Vec<u8> {
-    let mut segment = flow(dice.below(flows));
+/// A frame of this flow for the station `to`: usually data, sometimes something else.
+fn frame(dice: &mut Dice, mut segment: Segment, to: [u8; 6]) -> Vec<u8> {
     segment.flags = [ACK, ACK, ACK, ACK | PSH, ACK | PSH, ACK, ACK, ACK, FIN | ACK, RST, SYN, 0][dice.below(12)];
     segment.payload = vec![dice.below(256) as u8; [0, 7, 100, 1440][dice.below(4)]];
-    let mut f = segment.frame(CLI);
+    let mut f = segment.frame(to);
     match dice.below(16) {
         0 => {
             let at = dice.below(f.len().min(80));
@@ -109,25 +108,41 @@ fn same_with_and_without(modes: &[ForwardingMode], seed: u64) {
     without.workers[0].without_fast_stage();
     let mut dice = Dice(seed | 1);
     let flows = 24;
+    let mut at_servers = Vec::new();
     for n in 0..flows {
         for flags in [SYN, ACK] {
             let f = Segment { flags, ..flow(n) }.frame(CLI);
-            assert_eq!(with.send(0, &f), without.send(0, &f));
+            let sent = with.send(0, &f);
+            assert_eq!(sent, without.send(0, &f));
+            // The answers in between: without them NAT's connections are not established.
+            if let Some((1, seen)) = sent.first().filter(|(_, f)| flags == SYN && modes == [ForwardingMode::Nat]) {
+                let seen = Segment::see(seen);
+                let f = seen.back(if seen.proto == 6 { SYN | ACK } else { 0 }).frame(SRV);
+                assert_eq!(with.send(1, &f), without.send(1, &f));
+                at_servers.push(seen);
+            }
         }
     }
     let before = with.links[0].counters.port(dataplane::units::PortId(1)).tx_packets.get();
+    let answered = with.links[0].counters.port(dataplane::units::PortId(0)).tx_packets.get();
     for round in 0..200 {
         for _ in 0..=dice.below(100) {
-            let f = frame(&mut dice, flows);
-            with.wire.push(0, 0, &f);
-            without.wire.push(0, 0, &f);
+            let n = dice.below(2 * flows);
+            let (port, f) = match at_servers.get(n) {
+                Some(seen) => (1, frame(&mut dice, seen.back(0), SRV)),
+                None => (0, frame(&mut dice, flow(n), CLI)),
+            };
+            with.wire.push(port, 0, &f);
+            without.wire.push(port, 0, &f);
         }
         with.sleep_ms(20);
         without.sleep_ms(20);
         assert_same(with.take(), without.take(), round);
     }
     let sent = with.links[0].counters.port(dataplane::units::PortId(1)).tx_packets.get() - before;
-    assert!(sent > 2000, "only {sent} packets were forwarded");
+    assert!(sent > 1000, "only {sent} packets were forwarded");
+    let back = with.links[0].counters.port(dataplane::units::PortId(0)).tx_packets.get() - answered;
+    assert!(at_servers.is_empty() || back > 1000, "only {back} packets came back");
     assert_eq!(records(&mut with), records(&mut without));
     assert_eq!(traffic(&with), traffic(&without));
     assert_eq!(drops(&with), drops(&without));

@@ -1,6 +1,9 @@
 //! One tracked flow: one cache line for both directions.
 
+use crate::snapshot::ForwardingMode;
 use crate::units::{Be16, Ip, RealId, Tick};
+
+const NAT: u32 = ForwardingMode::Nat as u32;
 
 /// What names a flow, seen from the client: the same for both directions of NAT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -187,6 +190,22 @@ impl FlowRecord {
     /// Sets what [`template_timeout_ms`](Self::template_timeout_ms) gives.
     pub fn set_template_timeout_ms(&mut self, ms: u32) {
         (self.l3_delta, self.l4_delta) = ((ms >> 16) as u16, ms as u16);
+    }
+
+    /// The same for a packet from the flow's real server: `p` has its addresses and ports as they
+    /// stand, the server's first.
+    #[inline(always)]
+    pub fn is_steady_reply(&self, p: &RequestV4) -> bool {
+        // A template learns from the first answer to a datagram.
+        let datagram = if self.proto == 17 { flags::CONTROLLED } else { 0 };
+        let mask = flags::V4 | flags::BY_HAND | flags::TEMPLATE | flags::MODE_MASK | datagram;
+        let ([a, b, c, d], [e, f, g, h]) = (self.peer.to_ne_bytes(), self.client.v4_bytes());
+        let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) ^ p.addresses;
+        let ([a, b], [c, d]) = (self.rport.0, self.client_port.0);
+        let ports = u32::from_ne_bytes([a, b, c, d]) ^ p.ports;
+        let flags = (self.flags & mask) ^ (flags::V4 | NAT);
+        let proto_state = u16::from_ne_bytes([self.proto, self.state]) ^ p.proto_state;
+        addresses | u64::from(ports | flags | u32::from(proto_state)) == 0
     }
 
     /// The key of the request direction.

@@ -1,4 +1,4 @@
-//! Fast: the whole way in four short loops, for the packet that nearly all packets are.
+//! Fast: the whole way in short loops, for the packet that nearly all packets are.
 //!
 //! Such a packet is untagged, IPv4 without options or IPv6 without extension headers
 //! ([`six`]), no fragment; it carries data of an established TCP flow or a datagram of a
@@ -17,6 +17,9 @@
 //! rewrite                          one loop for each forwarding mode
 //! ```
 //!
+//! Replies of NAT over IPv4 go the same way once more ([`reply`]), after what is left of the
+//! requests, or before them on a port where most packets are replies.
+//!
 //! Each is a function of its own, not inlined: a loop keeps its registers to itself.
 
 use crate::burst::{Burst, Lanes};
@@ -32,6 +35,7 @@ use crate::units::{PortId, RealId, Tick, WorkerId};
 use crate::wire::at;
 use crate::worker::Core;
 
+mod reply;
 mod rewrite;
 mod six;
 
@@ -76,8 +80,21 @@ pub fn fast<I: PacketIo>(
     for buf in burst.bufs[..n].iter().flatten() {
         buf.prefetch();
     }
+    let all = Lanes::first(n);
+    let mut back = Lanes(0);
+    let hint = 1_u64 << (port.index() & 63);
+    let replies_first = core.replies_first & hint != 0 && s.translates;
+    let mut whole_len = None;
+    if replies_first {
+        let len = burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum();
+        back = send_back(s, core, io, burst, (all, len), (mac, steer));
+        if back == all {
+            return (Lanes(0), len);
+        }
+        whole_len = Some(len);
+    }
     let (mut known, mut grown) = (Known::default(), 0);
-    let (plain, bytes) = if s.serves[1] {
+    let (plain, len) = if s.serves[1] {
         look(core, &burst.bufs[..n], &mut burst.quick[..n], mac)
     } else {
         (0, burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum())
@@ -92,15 +109,21 @@ pub fn fast<I: PacketIo>(
         known = settle(s, core, &mut burst.quick[..n]);
         (known.ready, grown) = rewrite::rewrite(s, core, burst, &known);
     }
-    let all = Lanes::first(n).0;
     if plain < n && s.serves[0] {
-        let lanes = Lanes(all & !known.ready.0);
+        let lanes = Lanes(all.0 & !known.ready.0 & !back.0);
         known = known.and(six::six(s, core, burst, lanes, mac, steer));
     }
-    let left = Lanes(all & !known.ready.0);
-    let whole = known.way.map(Forward::port).filter(|_| left.is_empty());
-    send(s, core, io, burst, known.ready, whole, bytes.wrapping_add(grown));
-    (left, bytes)
+    let left = Lanes(all.0 & !known.ready.0 & !back.0);
+    let whole = known.way.map(Forward::port).filter(|_| known.ready == all);
+    send(s, core, io, burst, known.ready, whole, len.wrapping_add(grown));
+    if !replies_first && plain > 0 && !left.is_empty() && s.translates {
+        back = send_back(s, core, io, burst, (left, len), (mac, steer));
+    }
+    let (to, from) = (known.ready.0.count_ones(), back.0.count_ones());
+    if (from > to) != replies_first && from != to {
+        core.replies_first ^= hint;
+    }
+    (Lanes(left.0 & !back.0), whole_len.unwrap_or(len))
 }
 
 /// Finds the plain packets, hashes them, and prefetches their buckets. Returns how many
@@ -241,6 +264,14 @@ impl<'a> Books<'a> {
         Some((to, counter))
     }
 
+    /// Where the flow's replies count; nothing if they are not for the fast stage.
+    #[inline(always)]
+    fn serving(&self, record: &FlowRecord) -> Option<&'a RealCounters> {
+        let real = record.real.index();
+        let counter = self.counters.get(real)?;
+        self.forwards.get(real).filter(|to| to.mtu > 0).map(|_| counter)
+    }
+
     #[inline(always)]
     fn enter(&self, record: &mut FlowRecord, counter: &RealCounters, ip_len: u16) {
         record.deadline = self.deadlines[usize::from(record.proto & 1)];
@@ -272,6 +303,33 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -
         }
     }
     Known { ready: Lanes(ready >> unused), way: (same && ready != 0).then_some(first) }
+}
+
+/// Sends the replies among `lanes`, whose frames are `bytes` long if they are the whole burst.
+/// Returns which they were.
+#[inline(never)]
+fn send_back<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    (lanes, bytes): (Lanes, u64),
+    station: (u64, Option<Own>),
+) -> Lanes {
+    let mut ports = [PortId(0); BURST];
+    let reply::Back { ready, port } = reply::reply(s, core, burst, lanes, station, &mut ports);
+    let Core { link, out, .. } = core;
+    match port.filter(|_| ready == Lanes::first(burst.n) && burst.n >= BURST / 2) {
+        Some(port) => out.send_all(port, &mut burst.bufs, (burst.n, bytes), io, link),
+        None => {
+            for i in ready {
+                if let Some(buf) = burst.bufs[i].take() {
+                    out.push(ports[i & (BURST - 1)], buf, io, link);
+                }
+            }
+        }
+    }
+    ready
 }
 
 /// Sends what is ready: the whole burst, `bytes` long, where it lies if it leaves by one port.
