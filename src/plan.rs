@@ -75,9 +75,9 @@ pub fn plan(config: &Config) -> Plan {
         },
         flow_capacity: config.workers.flow_capacity,
         flow_aliases: if config.settings.full_nat.addresses.is_empty() { 0 } else { config.workers.flow_capacity },
-        max_services: config.limits.max_services as usize,
-        // Removed servers keep their number while they have flows: room for as many again.
-        max_reals: config.limits.max_real_servers.saturating_mul(2) as usize,
+        // Every number that control may give out: removed ones keep theirs while they have flows.
+        max_services: config.limits.service_slots() as usize,
+        max_reals: config.limits.real_slots() as usize,
         memory_mb,
         configured_servers: config.services.server_count(),
     }
@@ -195,4 +195,26 @@ pub fn port_facts(config: &Config, dataplane: &Dataplane) -> Vec<PortFacts> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers are given out again only after all others: each needs its place in the dataplane.
+    #[test]
+    fn every_number_that_control_gives_out_has_a_place() {
+        for (services, servers) in [(1, 1), (4, 10), (1024, 8192), (10_000, 100_000)] {
+            let text = format!(
+                "[workers]\ncores = [0]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.1/24\"]\n\
+                 [limits]\nmax_services = {services}\nmax_real_servers = {servers}\n"
+            );
+            let config =
+                control::config::parse("test", &text).unwrap_or_else(|e| panic!("{}", control::config::render(&e)));
+            let plan = plan(&config);
+            let (numbers, limits) = ((plan.max_services, plan.max_reals), &config.limits);
+            assert_eq!(numbers, (limits.service_slots() as usize, limits.real_slots() as usize));
+            assert!(numbers.0 > services && numbers.1 > servers, "removed ones rest");
+        }
+    }
 }

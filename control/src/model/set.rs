@@ -30,7 +30,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Numbers for services: removed ones keep theirs while they have flows.
+    /// Numbers for services: removed ones keep theirs while they have flows. What is
+    /// indexed by them in the dataplane needs this size.
     pub fn service_slots(&self) -> u32 {
         self.max_services.saturating_add(self.max_services / 4).saturating_add(16)
     }
