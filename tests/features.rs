@@ -1,6 +1,7 @@
 //! What goes beyond plain forwarding, end to end, on ports in memory.
 
 mod features {
+    mod answers;
     mod client_address;
     mod cut;
     mod fast;

@@ -132,7 +132,7 @@ drop_reasons! {
     NotInsertable = "not_insertable",
     /// The device's transmit queue was full.
     TxFull = "tx_full",
-    /// The answer was suppressed by a rate limit or by configuration.
+    /// A ping that was not answered, as answers are limited in rate.
     AnswerSuppressed = "answer_suppressed",
     /// An address of the director itself was reached, and nothing listens there.
     LocalNoListener = "local_no_listener",
@@ -241,6 +241,8 @@ events! {
     resets_sent,
     /// ICMP errors sent.
     icmp_errors_sent,
+    /// ICMP errors and TCP resets not sent, by the limit of their rate or for want of a buffer.
+    answers_suppressed,
     /// ICMP echo requests answered.
     echo_replies_sent,
     /// ARP and neighbour solicitations answered.

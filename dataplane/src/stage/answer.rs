@@ -25,14 +25,18 @@ const ICMP6_MAX: usize = 1280;
 /// A token bucket over all answers of a worker: at most a second's worth at once.
 #[derive(Debug)]
 pub struct Limiter {
-    tokens: u32,
+    /// In thousandths of an answer, so that no time is lost however often it is refilled.
+    credit: u64,
     at: Tick,
     limited: bool,
 }
 
+/// What one answer takes of the credit.
+const ANSWER: u64 = 1000;
+
 impl Default for Limiter {
     fn default() -> Self {
-        Self { tokens: 100, at: Tick(0), limited: true }
+        Self { credit: u64::MAX / 2, at: Tick(0), limited: true }
     }
 }
 
@@ -42,22 +46,20 @@ impl Limiter {
     pub fn refill(&mut self, now: Tick, per_second: u32) {
         self.limited = per_second != 0;
         let ms = now.ms_since(self.at);
-        if ms == 0 {
+        if !self.limited || ms == 0 {
             return;
         }
-        let add = u64::from(ms) * u64::from(per_second) / 1000;
-        if add > 0 {
-            self.at = now;
-            self.tokens = (u64::from(self.tokens) + add).min(u64::from(per_second)) as u32;
-        }
+        self.at = now;
+        let per_second = u64::from(per_second);
+        self.credit = (self.credit + u64::from(ms) * per_second).min(per_second * ANSWER);
     }
     /// Whether one more answer may be sent.
     pub fn take(&mut self) -> bool {
         if self.limited {
-            if self.tokens == 0 {
+            if self.credit < ANSWER {
                 return false;
             }
-            self.tokens -= 1;
+            self.credit -= ANSWER;
         }
         true
     }
@@ -266,13 +268,13 @@ pub fn send_error<I: PacketIo>(
     let Some((src, dst)) = addresses(packet).filter(|_| may_answer(packet)) else { return 0 };
     let Some(from) = error_source(s, dst, src) else { return 0 };
     if !core.limiter.take() {
-        core.link.counters.drop(DropReason::AnswerSuppressed).add(1);
+        core.link.counters.worker.answers_suppressed.add(1);
         return 0;
     }
     let v4 = src.is_v4();
     let room = if v4 { ICMP4_MAX } else { ICMP6_MAX };
     let Some(mut answer) = io.alloc(ETH + room) else {
-        core.link.counters.drop(DropReason::NoBuffer).add(1);
+        core.link.counters.worker.answers_suppressed.add(1);
         return 0;
     };
     let id = core.next_ip_id();
@@ -309,11 +311,11 @@ pub fn send_reset<I: PacketIo>(
     // A reset is never answered.
     let Some((src, _)) = addresses(packet).filter(|_| flags & 4 == 0) else { return 0 };
     if !core.limiter.take() {
-        core.link.counters.drop(DropReason::AnswerSuppressed).add(1);
+        core.link.counters.worker.answers_suppressed.add(1);
         return 0;
     }
     let Some(mut answer) = io.alloc(ETH + 60) else {
-        core.link.counters.drop(DropReason::NoBuffer).add(1);
+        core.link.counters.worker.answers_suppressed.add(1);
         return 0;
     };
     let len = answer.data_mut().get_mut(ETH..).map_or(0, |out| reply::tcp_reset(out, packet, l4 - l2));
@@ -342,4 +344,38 @@ pub fn unrelated<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I,
         return burst.drop_lane(i, DropReason::NoFlow, io, &core.link.counters);
     }
     local::route(s, core, io, burst, i);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many answers a worker that polls every `poll` ms sends in ten seconds, of as many
+    /// as there are.
+    fn sent(per_second: u32, poll: usize) -> u32 {
+        let mut limiter = Limiter::default();
+        let mut n = 0;
+        for ms in (5_000..15_000).step_by(poll) {
+            limiter.refill(Tick(ms), per_second);
+            while n < 1_000_000 && limiter.take() {
+                n += 1;
+            }
+        }
+        n
+    }
+
+    #[test]
+    fn answers_keep_to_their_rate_however_often_a_worker_polls() {
+        for per_second in [1, 5, 600, 999, 1000, 1500, 60_000] {
+            for poll in [1, 2, 7, 300] {
+                // One second's worth at once, and ten seconds' worth of time.
+                let (n, most) = (sent(per_second, poll), 11 * per_second);
+                assert!(
+                    n <= most && u64::from(n) * 100 >= u64::from(most) * 97 - 300,
+                    "{n} of {most}, polls {poll} ms apart"
+                );
+            }
+        }
+        assert_eq!(sent(0, 1), 1_000_000, "no limit");
+    }
 }

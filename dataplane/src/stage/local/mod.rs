@@ -214,7 +214,13 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Whether a source address is one that no wire carries (RFC 1812 section 5.3.7).
+/// Whether an address is a group's.
+fn is_group(ip: Ip) -> bool {
+    if ip.is_v4() { matches!(ip.v4_bytes()[0], 224..240) } else { ip.0[0] == 0xff }
+}
+
+/// Whether a source address is one that no wire carries, or a destination one that nothing is
+/// routed to (RFC 1812 section 5.3.7).
 pub(crate) fn is_martian(src: Ip) -> bool {
     if src.is_v4() {
         return is_martian_v4(src.v4_bytes());
@@ -341,8 +347,11 @@ pub fn deliver<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, b
             Direction::Request => (lane.key.client, lane.key.vip),
         };
         // As Linux: nobody else sends from the director's addresses. For IPv6 it does not look.
-        if is_martian(src) || (src.is_v4() && s.local(src).is_some()) {
-            burst.drop_lane(i, DropReason::Martian, io, &core.link.counters);
+        let stolen = src.is_v4() && s.local(src).is_some();
+        if is_martian(src) || is_martian(dst) || stolen {
+            let group = !is_martian(src) && !stolen && is_group(dst);
+            let why = if group { DropReason::Multicast } else { DropReason::Martian };
+            burst.drop_lane(i, why, io, &core.link.counters);
             continue;
         }
         match s.local(dst) {
