@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 #include <rte_mbuf.h>
 
 #include "rust_layout.h"
@@ -12,8 +13,7 @@
 #define FIELD(type, field)                                                              \
 	_Static_assert(offsetof(struct type, field) == RUST_LAYOUT_##type##_##field,    \
 		       "Rust and C disagree about the offset of " #type "." #field);
+#define SIZE(type)                                                                      \
+	_Static_assert(sizeof(struct type) == RUST_SIZE_##type,                         \
+		       "Rust and C disagree about the size of " #type);
 #include "layout.h"
-
-_Static_assert(sizeof(struct rte_mbuf) == RUST_SIZE_rte_mbuf, "Rust and C disagree about the size of rte_mbuf");
-_Static_assert(sizeof(struct rte_eth_fp_ops) == RUST_SIZE_rte_eth_fp_ops,
-	       "Rust and C disagree about the size of rte_eth_fp_ops");

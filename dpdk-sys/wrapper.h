@@ -19,10 +19,10 @@
 
 /* Offsets and sizes, as LAYOUT_struct_field and SIZE_struct. */
 #define FIELD(type, field) static const size_t LAYOUT_##type##_##field = offsetof(struct type, field);
+#define SIZE(type) static const size_t SIZE_##type = sizeof(struct type);
 #include "layout.h"
 #undef FIELD
-static const size_t SIZE_rte_mbuf = sizeof(struct rte_mbuf);
-static const size_t SIZE_rte_eth_fp_ops = sizeof(struct rte_eth_fp_ops);
+#undef SIZE
 
 /* Macros that bindgen cannot evaluate (casts, function-like macros inside): each
  * becomes a constant, and build.rs takes the prefix away again. */
