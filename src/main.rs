@@ -16,7 +16,7 @@ use control::api::{ApiLimits, router};
 use control::config::{self, Config};
 use control::engine::{self, Engine, EngineHandle};
 use control::server::{self, Listener, ServeLimits};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -71,10 +71,19 @@ fn run(config: Config) -> Result<()> {
     for w in &config.warnings {
         warn!("{w}");
     }
-    // The socket first: a second daemon must not touch the ports of the first.
+    // From here on no signal ends the daemon where it stands.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    let signals = runtime.block_on(async { Signals::new() })?;
+    // The socket next: a second daemon must not touch the ports of the first.
     let listener = server::bind(&config.api.socket, config.api.mode, config.api.group.as_deref())?;
     let plan = plan::plan(&config);
     info!("{}", plan::memory_summary(&plan));
+    if config.dpdk.no_huge {
+        warn!(
+            "no_huge: tables and packets lie in ordinary memory, which costs speed: with many flows nearly every \
+             look-up misses the processor's address cache. Set vm.nr_hugepages and drop it for production"
+        );
+    }
     let dataplane = workers::start(&plan, epoch)?;
     for port in &dataplane.ports {
         let i = port.info();
@@ -91,7 +100,7 @@ fn run(config: Config) -> Result<()> {
         announce: true,
         config,
     };
-    let served = serve(setup, listener, epoch);
+    let served = serve(&runtime, signals, setup, listener, epoch);
     let stopped = dataplane.stop();
     served.and(stopped)?;
     info!("stopped");
@@ -99,13 +108,18 @@ fn run(config: Config) -> Result<()> {
 }
 
 /// Serves the API and drives the engine, on this thread, until a signal comes.
-fn serve(setup: engine::Setup, listener: Listener, epoch: Instant) -> Result<()> {
+fn serve(
+    runtime: &tokio::runtime::Runtime,
+    mut signals: Signals,
+    setup: engine::Setup,
+    listener: Listener,
+    epoch: Instant,
+) -> Result<()> {
     let clock = move || u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
     let api_limits = ApiLimits::with_largest(setup.config.api.max_request_bytes as usize);
     let limits = ServeLimits { max_connections: setup.config.api.max_connections as usize, ..ServeLimits::default() };
     let socket = setup.config.api.socket.clone();
     let engine = Engine::new(setup, clock())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
     runtime.block_on(async {
         let (handle, requests) = EngineHandle::new();
         let (stop_serving, serving_stops) = watch::channel(false);
@@ -114,13 +128,11 @@ fn serve(setup: engine::Setup, listener: Listener, epoch: Instant) -> Result<()>
             let _ = stopping.wait_for(|stop| *stop).await;
         };
         let serving = tokio::spawn(server::serve(listener, router(handle, api_limits), limits, until(serving_stops)));
-        let engine = tokio::spawn(engine::run(engine, requests, clock, until(engine_stops)));
+        let engine = tokio::spawn(engine::run(engine, requests, signals.hangup, clock, until(engine_stops)));
         info!(socket = %socket.display(), "ready");
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            _ = terminate.recv() => info!("stopping on SIGTERM"),
-            _ = interrupt.recv() => info!("stopping on SIGINT"),
+            _ = signals.terminate.recv() => info!("stopping on SIGTERM"),
+            _ = signals.interrupt.recv() => info!("stopping on SIGINT"),
         }
         // First nobody may ask any more, then nobody is there to answer.
         let _ = stop_serving.send(true);
@@ -130,6 +142,23 @@ fn serve(setup: engine::Setup, listener: Listener, epoch: Instant) -> Result<()>
         served??;
         Ok(())
     })
+}
+
+/// The signals that the daemon listens to; one that comes before it does is kept.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 fn build_facts() -> BTreeMap<String, String> {

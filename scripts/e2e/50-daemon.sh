@@ -58,4 +58,11 @@ echo precious >"$socket"
 said=$(in_ns dir timeout 20 "$POLLUXD" --config "$WORLD_DIR/pollux.toml" 2>&1)
 check_equal "a file at the socket's path is left alone" precious "$(cat "$socket")"
 rm -f "$socket"
+
+# Logs for programs.
+printf '\n[log]\nformat = "json"\n' >>"$WORLD_DIR/pollux.toml"
+daemon_start
+daemon_stop
+check_equal "with log.format = json its lines are objects" '["ready","stopped"]' \
+    "$(grep '^{' "$WORLD_DIR/polluxd.log" | jq -s -c '[.[].message | select(. == "ready" or . == "stopped")]')"
 test_done

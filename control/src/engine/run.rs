@@ -30,15 +30,14 @@ pub enum Progress {
 }
 
 /// Serves requests until `shutdown` is done or every handle is gone. `clock` gives the
-/// milliseconds since the daemon's epoch. SIGHUP reads the configuration file again.
+/// milliseconds since the daemon's epoch. `hangup` (SIGHUP) reads the configuration file again.
 pub async fn run(
     mut engine: Engine,
     mut requests: mpsc::Receiver<Envelope>,
+    mut hangup: tokio::signal::unix::Signal,
     clock: impl Fn() -> u64,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<Engine> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pending: HashMap<Ticket, oneshot::Sender<Reply>> = HashMap::new();
