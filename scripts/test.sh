@@ -13,7 +13,7 @@ without DPDK, unit and property tests, scenarios recorded from the kernel, golde
 through the daemon, and the daemon in network namespaces with nginx, wrk, iperf3, dig, ftp,
 traceroute and others. No huge pages are needed.
 
-NAME chooses steps: format, lint, build, unit, oracle, instructions, golden, e2e, or one file of scripts/e2e
+NAME chooses steps: format, lint, no-dpdk, build, unit, oracle, instructions, golden, e2e, or one file of scripts/e2e
 such as 30-change-under-load. --list prints the names.
 
 A line PASS or FAIL for each step and test; the last line is `N passed, N failed`. A tool
@@ -21,7 +21,7 @@ that cannot be installed is a failure. Logs of the last run: target/test/*.log
 HELP
 }
 
-ALL=(format lint build unit oracle instructions golden)
+ALL=(format lint no-dpdk build unit oracle instructions golden)
 for file in "$E2E_DIR"/[0-9][0-9]-*.sh; do
     ALL+=("$(basename "$file" .sh)")
 done
@@ -110,6 +110,20 @@ lint() {
         shell_syntax
 }
 
+# What a machine without DPDK can do, and what the build says there. In a directory of its own,
+# as nothing that is built with DPDK should be built again.
+no_dpdk() {
+    local -x PKG_CONFIG_LIBDIR=/nonexistent PKG_CONFIG_PATH= CARGO_TARGET_DIR
+    cargo test -p pollux-dataplane -p pollux-control && cargo build -p pollux-control --bin polluxctl || return 1
+    CARGO_TARGET_DIR=$(target_dir)/no-dpdk
+    local said
+    said=$(cargo check -p dpdk-sys 2>&1) && echo "it builds without DPDK: $said" && return 1
+    for words in 'DPDK 22.11 or newer is needed' 'Debian, Ubuntu: apt-get install libdpdk-dev' \
+        'Fedora, RHEL: dnf install dpdk-devel'; do
+        grep -qF "$words" <<<"$said" || { echo "the message does not say «$words»: $said" && return 1; }
+    done
+}
+
 shell_syntax() {
     local file
     while IFS= read -r file; do
@@ -132,6 +146,7 @@ step() {
     case $1 in
     format) run format cargo fmt --all --check ;;
     lint) run lint lint ;;
+    no-dpdk) run_counting no-dpdk no_dpdk ;;
     build) run build build ;;
     # Fails when a packet costs 3 % more instructions than benches/instructions.json says.
     instructions) run instructions scripts/bench.sh --instructions ;;
