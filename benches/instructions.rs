@@ -2,13 +2,14 @@
 //! --instructions` runs it twice with different numbers of polls and takes the difference.
 //!
 //! `instructions MODE FLOWS POLLS`, MODE being `nat`, `dr`, `ipip`, `nat6` and `dr6` (over
-//! IPv6), or `empty` (the ports alone), with `-miss` behind for packets that open a flow each.
+//! IPv6), `back` (the replies of NAT), or `empty` (the ports alone), with `-miss` behind for packets that open a flow each.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::flow::hash::Secret;
-use dataplane::flow::table::FlowTable;
+use dataplane::flow::record::FlowRecord;
+use dataplane::flow::table::{FlowId, FlowTable};
 use dataplane::io::memory::{MemoryIo, Wire};
 use dataplane::io::{BURST, PacketBuf, PacketIo};
 use dataplane::link::WorkerLink;
@@ -35,11 +36,18 @@ fn frame(n: u32, flags: u8) -> Vec<u8> {
     f[30..34].copy_from_slice(&[10, 9, 0, 1]);
     f[34..38].copy_from_slice(&[4, (n % 16) as u8, 0, 80]);
     f[46..48].copy_from_slice(&[0x50, flags]);
+    seal(&mut f);
+    f
+}
+
+/// Both checksums.
+fn seal(f: &mut [u8]) {
+    f[24..26].fill(0);
+    f[50..52].fill(0);
     let sum = !checksum::sum(&f[14..34]);
     f[24..26].copy_from_slice(&sum.to_ne_bytes());
     let sum = !checksum::add(reply::pseudo4(&f[26..34], 20, 6), checksum::sum(&f[34..54]));
     f[50..52].copy_from_slice(&sum.to_ne_bytes());
-    f
 }
 
 /// The same over IPv6: 74 bytes.
@@ -68,6 +76,13 @@ fn spec(mode: ForwardingMode, six: bool) -> Spec {
         ..Spec::default()
     };
     spec.settings.sloppy_tcp = true;
+    if !six {
+        // Towards the clients.
+        let gateway = NextHopId(9);
+        let mac = Some(Mac([2, 0, 0, 0, 2, 9]));
+        spec.next_hops.push(NextHopSpec { id: gateway, iface: IfaceId(0), ip: ip("10.2.0.1"), mac });
+        spec.routes.push(RouteSpec { network: ip("0.0.0.0"), prefix_len: 0, gateway });
+    }
     for n in 0..4u8 {
         let addr = if six { ip(&format!("2001:db8:2::{}", 11 + n)) } else { Ip::from_v4([10, 2, 0, 11 + n]) };
         let id = u32::from(n);
@@ -127,6 +142,22 @@ fn worker(spec: &Spec, capacity: u32, frames: Vec<Vec<u8>>) -> Worker<MemoryIo> 
     })
 }
 
+/// The replies of a worker's NAT flows, as their real servers send them.
+fn replies(w: &mut Worker<MemoryIo>, flows: u32) -> Vec<Vec<u8>> {
+    let records = (0..flows).filter_map(|i| w.core().flows.try_get_mut(FlowId(i)).copied());
+    let to_frame = |r: FlowRecord| {
+        let mut f = frame(0, 16);
+        let real = Ip::from_v4(r.peer.to_ne_bytes());
+        f[26..30].copy_from_slice(&real.v4_bytes());
+        f[30..34].copy_from_slice(&r.client.v4_bytes());
+        f[34..36].copy_from_slice(&r.rport.0);
+        f[36..38].copy_from_slice(&r.client_port.0);
+        seal(&mut f);
+        f
+    };
+    records.map(to_frame).collect()
+}
+
 /// What the ports alone cost: receive, and send what was received.
 fn empty(frames: Vec<Vec<u8>>, polls: u32) {
     let wire = Wire::new(1, 1);
@@ -145,7 +176,7 @@ fn empty(frames: Vec<Vec<u8>>, polls: u32) {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let [mode, flows, polls] = &args[..] else {
-        println!("usage: instructions nat|dr|ipip|nat6|dr6|empty[-miss] FLOWS POLLS");
+        println!("usage: instructions nat|dr|ipip|nat6|dr6|back|empty[-miss] FLOWS POLLS");
         return;
     };
     let (flows, polls): (u32, u32) = (flows.parse().expect("flows"), polls.parse().expect("polls"));
@@ -154,13 +185,21 @@ fn main() {
     let (mode, six) = mode.strip_suffix('6').map_or((mode, false), |m| (m, true));
     let make = if six { frame6 } else { frame };
     let frames: Vec<_> = (0..n.max(flows)).map(|n| make(n, if miss { 2 } else { 16 })).collect();
+    let back = mode == "back";
     let mode = match mode {
+        "back" => ForwardingMode::Nat,
         "dr" => ForwardingMode::DirectRouting,
         "ipip" => ForwardingMode::Tunnel,
         "nat" => ForwardingMode::Nat,
         _ => return empty(frames, polls),
     };
     let mut w = worker(&spec(mode, six), n.max(flows) * 2, frames);
+    if back {
+        (0..flows.div_ceil(BURST as u32)).for_each(|_| drop(w.poll(Tick(1))));
+        let frames = replies(&mut w, flows * 2);
+        assert_eq!(frames.len(), flows as usize, "every flow has replies");
+        w.io().replay(frames, BURST);
+    }
     for _ in 0..polls {
         w.poll(Tick(1));
     }

@@ -59,6 +59,9 @@ def measure(program, work):
             kind = row if what == "hit" else f"{row}-miss"
             figures[f"{row} {what}"] = round(per_packet(program, work, kind, POLLS[what]) - ports[what], 1)
             say(f"{row:5}{what:5}{figures[f'{row} {what}']:8.1f} instructions a packet")
+    # The replies of known NAT flows.
+    figures["nat back"] = round(per_packet(program, work, "back", POLLS["hit"]) - ports["hit"], 1)
+    say(f"nat  back {figures['nat back']:8.1f} instructions a packet")
     return figures
 
 

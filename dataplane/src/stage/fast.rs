@@ -103,9 +103,7 @@ pub fn fast<I: PacketIo>(
         if let Some(own) = steer {
             leave_foreign(own, &mut burst.quick[..n]);
         }
-        for q in &mut burst.quick[..n] {
-            q.flow = core.flows.guess(q.hash);
-        }
+        guess(core, &mut burst.quick[..n]);
         known = settle(s, core, &mut burst.quick[..n]);
         (known.ready, grown) = rewrite::rewrite(s, core, burst, &known);
     }
@@ -144,6 +142,14 @@ fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], m
         plain += 1;
     }
     (plain, bytes)
+}
+
+/// Finds out which flows to expect, and prefetches their records.
+#[inline(never)]
+fn guess<B>(core: &Core<B>, quick: &mut [Quick]) {
+    for q in quick {
+        q.flow = core.flows.guess(q.hash);
+    }
 }
 
 /// The number of workers, and this one.
