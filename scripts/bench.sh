@@ -144,7 +144,8 @@ status=0
 python3 "$root/scripts/bench/rig.py" --work "$work" --subject "$subject" --bin "$binaries" \
     --flows "$flows" --workers "$workers" --orders "$orders" --pairs "$pairs" --seconds "$seconds" \
     --command "${command% }" $json ${doc:+--write-doc "$doc"} "${pass[@]}" || status=$?
-if [ -z "$selected" ] && [ "$status" -le 1 ]; then
+# With --json the objects on standard output are the rig's alone; --generator --json prints the others.
+if [ -z "$selected$json" ] && [ "$status" -le 1 ]; then
     # What fits into two minutes.
     parts=${quick:+packets,connections}
     generate || status=1

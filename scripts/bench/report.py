@@ -162,4 +162,7 @@ def finish(args, results):
     for r in missed:
         print(f"bench: miss: {r['row']}, {r['flows']:,} flows, {r['workers']} workers: {', '.join(misses(r))}",
               file=sys.stderr)
-    return 1 if missed else 0
+    slow = [line for line, (_, _, ours, _) in zip(scaling_text(results), scaling(results)) if ours < SCALE_FLOOR]
+    for line in slow:
+        print(f"bench: miss: {line}", file=sys.stderr)
+    return 1 if missed or slow else 0
