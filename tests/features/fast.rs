@@ -102,8 +102,9 @@ fn assert_same(mut a: Vec<(usize, Vec<u8>)>, mut b: Vec<(usize, Vec<u8>)>, round
     assert_eq!(at.map(|i| head(a.get(i))), at.map(|i| head(b.get(i))), "round {round}");
 }
 
-fn same_with_and_without(modes: &[ForwardingMode], seed: u64) {
-    let spec = mixed(modes);
+fn same_with_and_without(modes: &[ForwardingMode], seed: u64, lowers_ttl: bool) {
+    let mut spec = mixed(modes);
+    spec.settings.dr_decrement_ttl = lowers_ttl;
     let (mut with, mut without) = (rig(&spec, 1), rig(&spec, 1));
     without.workers[0].without_fast_stage();
     let mut dice = Dice(seed | 1);
@@ -115,7 +116,7 @@ fn same_with_and_without(modes: &[ForwardingMode], seed: u64) {
             let sent = with.send(0, &f);
             assert_eq!(sent, without.send(0, &f));
             // The answers in between: without them NAT's connections are not established.
-            if let Some((1, seen)) = sent.first().filter(|(_, f)| flags == SYN && modes == [ForwardingMode::Nat]) {
+            if let Some((1, seen)) = sent.first().filter(|_| flags == SYN && modes == [ForwardingMode::Nat]) {
                 let seen = Segment::see(seen);
                 let f = seen.back(if seen.proto == 6 { SYN | ACK } else { 0 }).frame(SRV);
                 assert_eq!(with.send(1, &f), without.send(1, &f));
@@ -153,8 +154,36 @@ fn it_comes_to_the_same_as_the_general_stages() {
     use ForwardingMode::{DirectRouting, Nat, Tunnel};
     for (n, modes) in [&[Nat][..], &[DirectRouting], &[Tunnel], &[Nat, DirectRouting, Tunnel]].iter().enumerate() {
         for seed in 1..6 {
-            same_with_and_without(modes, seed * 1_000_003 + n as u64);
+            same_with_and_without(modes, seed * 1_000_003 + n as u64, seed % 2 == 1);
         }
+    }
+}
+
+/// The TTL that a client's packet has at its server, with the fast stage and without.
+fn ttl_at_server(lowers_ttl: bool, fast: bool) -> Vec<u8> {
+    let mut spec = world(ForwardingMode::DirectRouting, 1);
+    spec.settings.dr_decrement_ttl = lowers_ttl;
+    let mut rig = rig(&spec, 1);
+    if !fast {
+        rig.workers[0].without_fast_stage();
+    }
+    let six = ("[2001:db8:1::1]:40000", "[2001:db8:9::1]:80");
+    let mut ttls = Vec::new();
+    for (client, vip) in [("10.1.0.1:40000", "10.9.0.1:80"), six] {
+        for flags in [SYN, ACK] {
+            let out = rig.send(0, &Segment::tcp(client, vip, flags).frame(CLI));
+            let f = &out[0].1;
+            ttls.push(if f[14] >> 4 == 4 { f[22] } else { f[21] });
+        }
+    }
+    ttls
+}
+
+#[test]
+fn direct_routing_lowers_the_ttl_unless_told_not_to() {
+    for fast in [true, false] {
+        assert_eq!(ttl_at_server(true, fast), [63; 4]);
+        assert_eq!(ttl_at_server(false, fast), [64; 4]);
     }
 }
 
