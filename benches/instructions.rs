@@ -195,7 +195,9 @@ fn main() {
     };
     let mut w = worker(&spec(mode, six), n.max(flows) * 2, frames);
     if back {
-        (0..flows.div_ceil(BURST as u32)).for_each(|_| drop(w.poll(Tick(1))));
+        for _ in 0..flows.div_ceil(BURST as u32) {
+            w.poll(Tick(1));
+        }
         let frames = replies(&mut w, flows * 2);
         assert_eq!(frames.len(), flows as usize, "every flow has replies");
         w.io().replay(frames, BURST);

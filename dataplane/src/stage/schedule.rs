@@ -12,7 +12,7 @@ use crate::flow::state::{self, State};
 use crate::flow::table::FlowId;
 use crate::io::PacketIo;
 use crate::sched::SchedKey;
-use crate::snapshot::{Extras, ForwardingMode, GonePolicy, Persistence, Real, Service, Snapshot};
+use crate::snapshot::{Extras, ForwardingMode, GonePolicy, Local, Persistence, Real, Service, Snapshot};
 use crate::stage::{answer, ftp, full_nat, local, rewrite, track};
 use crate::units::{Be16, Ip, RealId};
 use crate::worker::Core;
