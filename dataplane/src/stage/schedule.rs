@@ -163,6 +163,7 @@ fn reopens(s: &Snapshot, record: &FlowRecord, real: Option<&Real>) -> bool {
 }
 
 /// Opens a flow for the lane. `any` lets a mid-stream packet do so.
+#[inline]
 pub(crate) fn open<B>(s: &Snapshot, core: &mut Core<B>, lane: &Lane, any: bool) -> Result<FlowId, Refused> {
     if core.expects()
         && let Some(id) = ftp::open(s, core, lane)
@@ -227,14 +228,17 @@ struct Opened {
 
 /// Opens a flow, and another one instead while other workers have filled its real server at
 /// the same time.
-#[inline]
+#[inline(always)]
 fn admit<B>(core: &mut Core<B>, open: impl Fn(&mut Core<B>) -> Result<Opened, Refused>) -> Result<FlowId, Refused> {
+    if core.workers == 1 {
+        return open(core).map(|opened| opened.flow);
+    }
     // Every try finds a server full that did not look so before; more than a few at once mean
     // that there is no room anywhere.
     for _ in 0..ADMISSIONS {
         let opened = open(core)?;
         let real = core.flows.get(opened.flow).real;
-        if core.workers == 1 || !opened.chosen || core.sched.admits(real, &core.peers, core.id) {
+        if !opened.chosen || core.sched.admits(real, &core.peers, core.id) {
             return Ok(opened.flow);
         }
         core.end_flow(opened.flow);
