@@ -188,6 +188,29 @@ fn errors_about_tunnels_reach_only_clients_that_asked_and_count_twice() {
 }
 
 #[test]
+fn errors_about_every_tunnel_are_relayed_and_the_path_is_learned() {
+    for (kind, overhead) in [
+        ("", 20),
+        ("--tun-type gre", 24),
+        ("--tun-type gre --tun-csum", 28),
+        ("--tun-type gue --tun-port 6080", 32),
+        ("--tun-type gue --tun-port 9999 --tun-csum", 32),
+    ] {
+        let rules = ["-A -t 10.9.0.1:80 -s rr", &format!("-a -t 10.9.0.1:80 -r 10.2.0.11:80 -i {kind}")];
+        let mut lab = Lab::new(&rules);
+        lab.send("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S");
+        let big = "c tcp 10.1.0.1:4000 > 10.9.0.1:80 A len=1300 df";
+        assert_eq!(lab.send(big), "tun 10.2.0.11", "{kind}");
+        let error = "s icmp 10.2.0.250 > 10.2.0.254 inner=last-s";
+        assert_eq!(lab.send(&format!("{error} type=11 code=0")), "icmp 11/0", "{kind}");
+        assert_eq!(lab.send(&format!("{error} type=3 code=4 mtu=1200")), "icmp 3/4", "{kind}");
+        assert_eq!((lab.field("src"), lab.field("rest")), (json!("10.9.0.1"), json!(1200 - overhead)), "{kind}");
+        assert_eq!(lab.send(big), "icmp 3/4", "{kind}: the path is known now");
+        assert_eq!(lab.field("rest"), 1200 - overhead);
+    }
+}
+
+#[test]
 fn with_schedule_icmp_an_error_about_no_flow_goes_to_a_server() {
     for mode in MODES {
         let rules = ["-A -t 10.9.0.1:80 -s rr", &format!("-a -t 10.9.0.1:80 -r 10.2.0.11:80 {mode}")];
