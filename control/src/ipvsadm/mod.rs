@@ -4,8 +4,8 @@
 //! [`explain`] says what ipvsadm would say when the engine refuses; [`restore`] plays a
 //! saved rule set. Nothing here talks to the engine itself.
 //!
-//! Where it differs: host names are not looked up; `-M 24` is a prefix length; netmasks
-//! with holes are refused; persistence engines are not known; `-R` takes comments.
+//! Where it differs: host names are those of `/etc/hosts`, the DNS is not asked; `-M 24` is a
+//! prefix length; netmasks with holes are refused; persistence engines are not known; `-R` takes comments.
 
 mod address;
 mod command;
