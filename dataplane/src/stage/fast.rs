@@ -25,6 +25,7 @@
 use crate::burst::{Burst, Lanes};
 use crate::counters::{CoreCounters, RealCounters};
 use crate::flow::hash::FlowHash;
+use crate::flow::memory::prefetch_near;
 use crate::flow::record::{FlowRecord, RequestV4, flags};
 use crate::flow::state::State;
 use crate::flow::table::FlowId;
@@ -104,6 +105,9 @@ pub fn fast<I: PacketIo>(
             leave_foreign(own, &mut burst.quick[..n]);
         }
         guess(core, &mut burst.quick[..n]);
+        if s.forwards.len() > MANY {
+            call(s, core, &burst.quick[..n]);
+        }
         known = settle(s, core, &mut burst.quick[..n]);
         (known.ready, grown) = rewrite::rewrite(s, core, burst, &known);
     }
@@ -149,6 +153,23 @@ fn look<B: PacketBuf>(core: &Core<B>, bufs: &[Option<B>], quick: &mut [Quick], m
 fn guess<B>(core: &Core<B>, quick: &mut [Quick]) {
     for q in quick {
         q.flow = core.flows.guess(q.hash);
+    }
+}
+
+/// With so many real servers that they leave the first cache level, it pays to call for what is known of
+/// a burst's all at once.
+const MANY: usize = 256;
+
+/// Prefetches what is known of the flows' real servers.
+#[inline(never)]
+fn call<B>(s: &Snapshot, core: &Core<B>, quick: &[Quick]) {
+    let counters = core.link.counters.reals();
+    for q in quick {
+        let real = core.flows.get(q.flow).real.index();
+        if let (Some(to), Some(counter)) = (s.forwards.get(real), counters.get(real)) {
+            prefetch_near(to);
+            prefetch_near(counter);
+        }
     }
 }
 
