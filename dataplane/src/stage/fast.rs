@@ -105,9 +105,7 @@ pub fn fast<I: PacketIo>(
             leave_foreign(own, &mut burst.quick[..n]);
         }
         guess(core, &mut burst.quick[..n]);
-        if s.forwards.len() > MANY {
-            call(s, core, &burst.quick[..n]);
-        }
+        call(s, core, &burst.quick[..n]);
         known = settle(s, core, &mut burst.quick[..n]);
         (known.ready, grown) = rewrite::rewrite(s, core, burst, &known);
     }
@@ -160,9 +158,26 @@ fn guess<B>(core: &Core<B>, quick: &mut [Quick]) {
 /// a burst's all at once.
 const MANY: usize = 256;
 
-/// Prefetches what is known of the flows' real servers.
-#[inline(never)]
+/// The same for some lanes.
+#[inline(always)]
+fn guess_some<B>(s: &Snapshot, core: &Core<B>, burst: &mut Burst<B>, lanes: Lanes) {
+    for i in lanes {
+        let q = &mut burst.quick[i & (BURST - 1)];
+        q.flow = core.flows.guess(q.hash);
+    }
+    call(s, core, &burst.quick[..burst.n.min(BURST)]);
+}
+
+/// Prefetches what is known of the flows' real servers, where they are many.
+#[inline(always)]
 fn call<B>(s: &Snapshot, core: &Core<B>, quick: &[Quick]) {
+    if s.forwards.len() > MANY {
+        call_all(s, core, quick);
+    }
+}
+
+#[inline(never)]
+fn call_all<B>(s: &Snapshot, core: &Core<B>, quick: &[Quick]) {
     let counters = core.link.counters.reals();
     for q in quick {
         let real = core.flows.get(q.flow).real.index();

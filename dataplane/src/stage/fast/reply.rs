@@ -4,7 +4,7 @@
 //! the client is to be found is asked once for packets to the same client in a row.
 
 use super::rewrite::apply_l4;
-use super::{Books, HEAD, MANY, Own, TCP, call, read_plain};
+use super::{Books, HEAD, Own, TCP, guess_some, read_plain};
 use crate::burst::{Burst, Lanes};
 use crate::flow::record::FlowRecord;
 use crate::io::{BURST, PacketBuf};
@@ -31,13 +31,7 @@ pub fn reply<B: PacketBuf>(
     ports: &mut [PortId; BURST],
 ) -> Back {
     let plain = look(core, burst, lanes, mac, steer);
-    for i in plain {
-        let q = &mut burst.quick[i & (BURST - 1)];
-        q.flow = core.flows.guess(q.hash);
-    }
-    if s.forwards.len() > MANY {
-        call(s, core, &burst.quick[..burst.n.min(BURST)]);
-    }
+    guess_some(s, core, burst, plain);
     settle(s, core, burst, plain, ports)
 }
 

@@ -2,7 +2,7 @@
 //! compared, as four words a packet are too much to carry along.
 
 use super::rewrite::apply_l4;
-use super::{Books, Known, MANY, Own, TCP, TCP_STATE, UDP, UDP_STATE, call};
+use super::{Books, Known, Own, TCP, TCP_STATE, UDP, UDP_STATE, guess_some};
 use crate::burst::{Burst, Lanes};
 use crate::flow::record::{FlowRecord, TailFirst, flags};
 use crate::io::{BURST, PacketBuf};
@@ -28,13 +28,7 @@ pub fn six<B: PacketBuf>(
     steer: Option<Own>,
 ) -> Known {
     let plain = look(core, burst, lanes, mac, steer);
-    for i in plain {
-        let q = &mut burst.quick[i & (BURST - 1)];
-        q.flow = core.flows.guess(q.hash);
-    }
-    if s.forwards.len() > MANY {
-        call(s, core, &burst.quick[..burst.n.min(BURST)]);
-    }
+    guess_some(s, core, burst, plain);
     settle(s, core, burst, plain)
 }
 
