@@ -13,7 +13,7 @@ without DPDK, unit and property tests, scenarios recorded from the kernel, golde
 through the daemon, and the daemon in network namespaces with nginx, wrk, iperf3, dig, ftp,
 traceroute and others. No huge pages are needed.
 
-NAME chooses steps: format, lint, no-dpdk, build, unit, oracle, instructions, golden, e2e, or one file of scripts/e2e
+NAME chooses steps: format, lint, no-dpdk, build, assembly, unit, oracle, instructions, golden, e2e, or one file of scripts/e2e
 such as 30-change-under-load. --list prints the names.
 
 A line PASS or FAIL for each step and test; the last line is `N passed, N failed`. A tool
@@ -21,7 +21,7 @@ that cannot be installed is a failure. Logs of the last run: target/test/*.log
 HELP
 }
 
-ALL=(format lint no-dpdk build unit oracle instructions golden)
+ALL=(format lint no-dpdk build assembly unit oracle instructions golden)
 for file in "$E2E_DIR"/[0-9][0-9]-*.sh; do
     ALL+=("$(basename "$file" .sh)")
 done
@@ -156,6 +156,8 @@ step() {
         if ! use_build; then
             failed "$1"
             printf 'FAIL %s: the build failed\n' "$1"
+        elif [ "$1" = assembly ]; then
+            run assembly "$ROOT/scripts/assembly.sh" "$POLLUX_BIN_DIR/polluxd"
         elif [ "$1" = golden ]; then
             run_counting golden "$ROOT/tests/golden/run.sh"
         else

@@ -258,7 +258,7 @@ events! {
 pub struct CoreCounters {
     /// What happened in general.
     pub worker: WorkerCounters,
-    drops: Box<[Counter]>,
+    drops: Box<[Counter; DROP_REASONS]>,
     reals: Box<[RealCounters]>,
     ports: Box<[PortCounters]>,
 }
@@ -272,7 +272,7 @@ impl CoreCounters {
     pub fn new(max_reals: usize, ports: usize) -> Self {
         Self {
             worker: WorkerCounters::default(),
-            drops: zeroed(DROP_REASONS),
+            drops: Box::new(std::array::from_fn(|_| Counter::default())),
             reals: zeroed(max_reals.max(1)),
             ports: zeroed(ports.max(1)),
         }

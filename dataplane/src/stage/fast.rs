@@ -365,8 +365,9 @@ fn send_back<I: PacketIo>(
         Some(port) => out.send_all(port, &mut burst.bufs, (burst.n, bytes), io, link),
         None => {
             for i in ready {
+                let i = i & (BURST - 1);
                 if let Some(buf) = burst.bufs[i].take() {
-                    out.push(ports[i & (BURST - 1)], buf, io, link);
+                    out.push(ports[i], buf, io, link);
                 }
             }
         }

@@ -127,7 +127,7 @@ fn ipip<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, la
             grown = grown.wrapping_add(buf.total_len() as u64).wrapping_sub(had);
         } else {
             lanes.0 &= !(1 << i);
-            let counter = core.link.counters.real(q.real);
+            let Some(counter) = core.link.counters.reals().get(q.real.index()) else { continue };
             counter.in_packets.add(u64::MAX);
             counter.in_bytes.add(u64::from(q.ip_len).wrapping_neg());
         }
