@@ -46,4 +46,14 @@ world6() {
         in_ns "$name" ip -6 route add default via 2001:db8:2::1 table 100
         in_ns "$name" ip -6 rule add from 2001:db8:1::/64 lookup 100
     done
+    # Until a link's own address is known to be the only one, a station asks for no neighbour, and
+    # what waits for it is lost.
+    wait_until 10 links_settled || echo "an IPv6 address is still tentative"
+}
+
+links_settled() {
+    local name
+    for name in cl rt "${REALS[@]/#/r}"; do
+        [ -z "$(in_ns "$name" ip -6 -o addr show tentative)" ] || return 1
+    done
 }
