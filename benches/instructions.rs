@@ -2,7 +2,7 @@
 //! --instructions` runs it twice with different numbers of polls and takes the difference.
 //!
 //! `instructions MODE FLOWS POLLS`, MODE being `nat`, `dr`, `ipip`, `nat6` and `dr6` (over
-//! IPv6), `back` (the replies of NAT), or `empty` (the ports alone), with `-miss` behind for packets that open a flow each.
+//! IPv6), `back` and `back6` (the replies of NAT), or `empty` (the ports alone), with `-miss` behind for packets that open a flow each.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,10 +60,15 @@ fn frame6(n: u32, flags: u8) -> Vec<u8> {
     f[34..38].copy_from_slice(&four[26..30]);
     f[38..54].copy_from_slice(&VIP6);
     f[54..].copy_from_slice(&four[34..]);
+    seal6(&mut f);
+    f
+}
+
+/// TCP's checksum over IPv6.
+fn seal6(f: &mut [u8]) {
     f[70..72].fill(0);
     let sum = !checksum::add(checksum::pseudo6(&f[22..54], 20, 6), checksum::sum(&f[54..]));
     f[70..72].copy_from_slice(&sum.to_ne_bytes());
-    f
 }
 
 fn spec(mode: ForwardingMode, six: bool) -> Spec {
@@ -76,13 +81,12 @@ fn spec(mode: ForwardingMode, six: bool) -> Spec {
         ..Spec::default()
     };
     spec.settings.sloppy_tcp = true;
-    if !six {
-        // Towards the clients.
-        let gateway = NextHopId(9);
-        let mac = Some(Mac([2, 0, 0, 0, 2, 9]));
-        spec.next_hops.push(NextHopSpec { id: gateway, iface: IfaceId(0), ip: ip("10.2.0.1"), mac });
-        spec.routes.push(RouteSpec { network: ip("0.0.0.0"), prefix_len: 0, gateway });
-    }
+    // Towards the clients.
+    let (gateway, mac) = (NextHopId(9), Some(Mac([2, 0, 0, 0, 2, 9])));
+    let router = if six { ip("2001:db8:2::1") } else { ip("10.2.0.1") };
+    spec.next_hops.push(NextHopSpec { id: gateway, iface: IfaceId(0), ip: router, mac });
+    let network = if six { Ip::UNSPECIFIED } else { ip("0.0.0.0") };
+    spec.routes.push(RouteSpec { network, prefix_len: 0, gateway });
     for n in 0..4u8 {
         let addr = if six { ip(&format!("2001:db8:2::{}", 11 + n)) } else { Ip::from_v4([10, 2, 0, 11 + n]) };
         let id = u32::from(n);
@@ -143,19 +147,30 @@ fn worker(spec: &Spec, capacity: u32, frames: Vec<Vec<u8>>) -> Worker<MemoryIo> 
 }
 
 /// The replies of a worker's NAT flows, as their real servers send them.
-fn replies(w: &mut Worker<MemoryIo>, flows: u32) -> Vec<Vec<u8>> {
-    let records = (0..flows).filter_map(|i| w.core().flows.try_get_mut(FlowId(i)).copied());
+fn replies(w: &mut Worker<MemoryIo>, flows: u32, six: bool) -> Vec<Vec<u8>> {
+    let records: Vec<FlowRecord> = (0..flows).filter_map(|i| w.core().flows.try_get_mut(FlowId(i)).copied()).collect();
+    let s = w.snapshot().clone();
     let to_frame = |r: FlowRecord| {
-        let mut f = frame(0, 16);
-        let real = Ip::from_v4(r.peer.to_ne_bytes());
-        f[26..30].copy_from_slice(&real.v4_bytes());
-        f[30..34].copy_from_slice(&r.client.v4_bytes());
-        f[34..36].copy_from_slice(&r.rport.0);
-        f[36..38].copy_from_slice(&r.client_port.0);
-        seal(&mut f);
+        let real = s.real(r.real).map_or(Ip::UNSPECIFIED, |r| r.addr);
+        let mut f = if six { frame6(0, 16) } else { frame(0, 16) };
+        let l4 = f.len() - 20;
+        if six {
+            f[22..38].copy_from_slice(&real.0);
+            f[38..54].copy_from_slice(&r.client.0);
+        } else {
+            f[26..30].copy_from_slice(&real.v4_bytes());
+            f[30..34].copy_from_slice(&r.client.v4_bytes());
+        }
+        f[l4..l4 + 2].copy_from_slice(&r.rport.0);
+        f[l4 + 2..l4 + 4].copy_from_slice(&r.client_port.0);
+        if six {
+            seal6(&mut f)
+        } else {
+            seal(&mut f)
+        }
         f
     };
-    records.map(to_frame).collect()
+    records.into_iter().map(to_frame).collect()
 }
 
 /// What the ports alone cost: receive, and send what was received.
@@ -176,7 +191,7 @@ fn empty(frames: Vec<Vec<u8>>, polls: u32) {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let [mode, flows, polls] = &args[..] else {
-        println!("usage: instructions nat|dr|ipip|nat6|dr6|back|empty[-miss] FLOWS POLLS");
+        println!("usage: instructions nat|dr|ipip|nat6|dr6|back|back6|empty[-miss] FLOWS POLLS");
         return;
     };
     let (flows, polls): (u32, u32) = (flows.parse().expect("flows"), polls.parse().expect("polls"));
@@ -198,7 +213,7 @@ fn main() {
         for _ in 0..flows.div_ceil(BURST as u32) {
             w.poll(Tick(1));
         }
-        let frames = replies(&mut w, flows * 2);
+        let frames = replies(&mut w, flows * 2, six);
         assert_eq!(frames.len(), flows as usize, "every flow has replies");
         w.io().replay(frames, BURST);
     }

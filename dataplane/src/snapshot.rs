@@ -638,8 +638,8 @@ pub struct Snapshot {
     /// Whether there is any service of IPv6 and of IPv4: without one, a family's packets
     /// meet no flows either, as the kernel takes its hooks away with the last service.
     pub serves: [bool; 2],
-    /// Whether any real server is behind NAT over IPv4.
-    pub translates: bool,
+    /// Whether any real server is behind NAT over IPv6 and over IPv4.
+    pub translates: [bool; 2],
     /// Whether any service is persistent.
     pub has_persistence: bool,
     /// Whether there is a TCP service on FTP's port.
@@ -706,7 +706,8 @@ impl Snapshot {
         Self {
             generation: spec.generation,
             settings: spec.settings.clone(),
-            translates: spec.reals.iter().any(|r| r.mode == ForwardingMode::Nat && r.addr.is_v4()),
+            translates: [false, true]
+                .map(|v4| spec.reals.iter().any(|r| r.mode == ForwardingMode::Nat && r.addr.is_v4() == v4)),
             serves: [false, true].map(|v4| spec.services.iter().any(|s| s.matches.is_v4() == v4)),
             has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
             has_ftp: by_address.keys().any(|(_, key)| *key == port_protocol(FTP, 6)),

@@ -60,8 +60,9 @@ def measure(program, work):
             figures[f"{row} {what}"] = round(per_packet(program, work, kind, POLLS[what]) - ports[what], 1)
             say(f"{row:5}{what:5}{figures[f'{row} {what}']:8.1f} instructions a packet")
     # The replies of known NAT flows.
-    figures["nat back"] = round(per_packet(program, work, "back", POLLS["hit"]) - ports["hit"], 1)
-    say(f"nat  back {figures['nat back']:8.1f} instructions a packet")
+    for row, kind in (("nat", "back"), ("nat6", "back6")):
+        figures[f"{row} back"] = round(per_packet(program, work, kind, POLLS["hit"]) - ports["hit"], 1)
+        say(f"{row:5}back {figures[f'{row} back']:8.1f} instructions a packet")
     return figures
 
 

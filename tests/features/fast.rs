@@ -22,16 +22,19 @@ impl Dice {
     }
 }
 
-/// TCP over both families and UDP over IPv4; the servers take turns with `modes`.
+/// TCP and UDP over both families; the servers take turns with `modes`.
 fn mixed(modes: &[ForwardingMode]) -> Spec {
     let mut spec = world(modes[0], 3);
-    let mut udp = spec.services[0].clone();
-    udp.id = ServiceId(2);
-    udp.matches = Match::Address { protocol: 17, vip: ip("10.9.0.1"), port: 80 };
-    udp.reals = udp.reals.iter().map(|r| RealId(r.0 + 200)).collect();
-    spec.services.push(udp);
-    for mut real in spec.reals.clone().into_iter().filter(|r| r.service == ServiceId(0)) {
-        (real.id, real.service) = (RealId(real.id.0 + 200), ServiceId(2));
+    for mut udp in spec.services.clone() {
+        if let Match::Address { protocol, .. } = &mut udp.matches {
+            *protocol = 17;
+        }
+        udp.id = ServiceId(udp.id.0 + 2);
+        udp.reals = udp.reals.iter().map(|r| RealId(r.0 + 200)).collect();
+        spec.services.push(udp);
+    }
+    for mut real in spec.reals.clone() {
+        (real.id, real.service) = (RealId(real.id.0 + 200), ServiceId(real.service.0 + 2));
         spec.reals.push(real);
     }
     for real in &mut spec.reals {
@@ -45,10 +48,11 @@ fn mixed(modes: &[ForwardingMode]) -> Spec {
 
 fn flow(n: usize) -> Segment {
     let port = 40000 + n;
-    match n % 3 {
+    match n % 4 {
         0 => Segment::tcp(&format!("10.1.0.1:{port}"), "10.9.0.1:80", ACK),
         1 => Segment::tcp(&format!("[2001:db8:1::1]:{port}"), "[2001:db8:9::1]:80", ACK),
-        _ => Segment::udp(&format!("10.1.0.2:{port}"), "10.9.0.1:80"),
+        2 => Segment::udp(&format!("10.1.0.2:{port}"), "10.9.0.1:80"),
+        _ => Segment::udp(&format!("[2001:db8:1::2]:{port}"), "[2001:db8:9::1]:80"),
     }
 }
 

@@ -54,6 +54,12 @@ impl Secret {
             let ([a, b, c, d], [p, q]) = (client.v4_bytes(), port.0);
             return self.hash_v4(u64::from_le_bytes([0, proto, p, q, a, b, c, d]));
         }
+        self.hash_v6(client, port, proto)
+    }
+
+    /// The same for a client's address that is known to be no IPv4 one.
+    #[inline(always)]
+    pub fn hash_v6(&self, client: Ip, port: Be16, proto: u8) -> FlowHash {
         let [a, b, c, d] = self.0;
         let x = fold_multiply(client.lo() ^ a, client.hi() ^ b);
         FlowHash(fold_multiply(x ^ c, (u64::from(port.raw()) << 8 | u64::from(proto)) ^ d))

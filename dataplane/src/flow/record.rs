@@ -208,6 +208,20 @@ impl FlowRecord {
         addresses | u64::from(ports | flags | u32::from(proto_state)) == 0
     }
 
+    /// The same over IPv6: `client` and `ports` as they stand in the packet. The sender's address is left
+    /// to the caller, who has the real server's.
+    #[inline(always)]
+    pub fn is_steady_reply_v6(&self, client: Ip, ports: [u8; 4], proto_state: u16) -> bool {
+        // A template learns from the first answer to a datagram.
+        let datagram = if self.proto == 17 { flags::CONTROLLED } else { 0 };
+        let mask = flags::V4 | flags::BY_HAND | flags::TEMPLATE | flags::MODE_MASK | datagram;
+        let ([a, b], [c, d]) = (self.rport.0, self.client_port.0);
+        let ports = u32::from_ne_bytes([a, b, c, d]) ^ u32::from_ne_bytes(ports);
+        let flags = (self.flags & mask) ^ NAT;
+        let state = u16::from_ne_bytes([self.proto, self.state]) ^ proto_state;
+        (self.client.raw() ^ client.raw()) | u128::from(ports | flags | u32::from(state)) == 0
+    }
+
     /// The key of the request direction.
     #[inline(always)]
     pub fn key(&self) -> FlowKey {

@@ -17,7 +17,7 @@
 //! rewrite                          one loop for each forwarding mode
 //! ```
 //!
-//! Replies of NAT over IPv4 go the same way once more ([`reply`]), after what is left of the
+//! Replies of NAT go the same way once more ([`reply`]), after what is left of the
 //! requests, or before them on a port where most packets are replies.
 //!
 //! Each is a function of its own, not inlined: a loop keeps its registers to itself.
@@ -84,7 +84,7 @@ pub fn fast<I: PacketIo>(
     let all = Lanes::first(n);
     let mut back = Lanes(0);
     let hint = 1_u64 << (port.index() & 63);
-    let replies_first = core.replies_first & hint != 0 && s.translates;
+    let replies_first = core.replies_first & hint != 0 && s.translates != [false; 2];
     let mut whole_len = None;
     if replies_first {
         let len = burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum();
@@ -94,11 +94,11 @@ pub fn fast<I: PacketIo>(
         }
         whole_len = Some(len);
     }
-    let (mut known, mut grown) = (Known::default(), 0);
-    let (plain, len) = if s.serves[1] {
-        look(core, &burst.bufs[..n], &mut burst.quick[..n], mac)
-    } else {
-        (0, burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum())
+    let (mut known, mut grown, mut plain6) = (Known::default(), 0, Lanes(0));
+    let (plain, mut len) = match s.serves {
+        [_, true] => look(core, &burst.bufs[..n], &mut burst.quick[..n], mac),
+        [true, false] => (0, 0),
+        [false, false] => (0, burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum()),
     };
     if plain > 0 {
         if let Some(own) = steer {
@@ -111,12 +111,17 @@ pub fn fast<I: PacketIo>(
     }
     if plain < n && s.serves[0] {
         let lanes = Lanes(all.0 & !known.ready.0 & !back.0);
-        known = known.and(six::six(s, core, burst, lanes, mac, steer));
+        let (plain, ready, bytes) = six::six(s, core, burst, lanes, mac, steer);
+        (plain6, known) = (plain, known.and(ready));
+        // Where the others have not been looked at, these are all, or those that `whole_len` counts.
+        len += if s.serves[1] { 0 } else { bytes };
     }
     let left = Lanes(all.0 & !known.ready.0 & !back.0);
     let whole = known.way.map(Forward::port).filter(|_| known.ready == all);
     send(s, core, io, burst, known.ready, whole, len.wrapping_add(grown));
-    if !replies_first && plain > 0 && !left.is_empty() && s.translates {
+    // Replies are plain packets as well, which belong to no flow as requests.
+    let replies = (plain > 0 && s.translates[1]) || (plain6.0 & left.0 != 0 && s.translates[0]);
+    if !replies_first && replies && !left.is_empty() {
         back = send_back(s, core, io, burst, (left, len), (mac, steer));
     }
     let (to, from) = (known.ready.0.count_ones(), back.0.count_ones());
@@ -306,12 +311,12 @@ impl<'a> Books<'a> {
         Some((to, counter))
     }
 
-    /// Where the flow's replies count; nothing if they are not for the fast stage.
+    /// The flow's real server, and where its replies count; nothing if they are not for the fast stage.
     #[inline(always)]
-    fn serving(&self, record: &FlowRecord) -> Option<&'a RealCounters> {
+    fn serving(&self, record: &FlowRecord) -> Option<(&'a Forward, &'a RealCounters)> {
         let real = record.real.index();
         let counter = self.counters.get(real)?;
-        self.forwards.get(real).filter(|to| to.mtu > 0).map(|_| counter)
+        self.forwards.get(real).filter(|to| to.mtu > 0).map(|to| (to, counter))
     }
 
     #[inline(always)]

@@ -1,16 +1,17 @@
-//! The way back: IPv4 packets of known NAT flows from real servers to clients.
+//! The way back: packets of known NAT flows from real servers to clients, over IPv4 and IPv6.
 //!
 //! As for requests no list is asked: a flow whose real server the sender is says so. Where
 //! the client is to be found is asked once for packets to the same client in a row.
 
 use super::rewrite::apply_l4;
-use super::{Books, HEAD, Own, TCP, guess_some, read_plain};
+use super::{Books, HEAD, Own, Quick, TCP, guess_some, read_plain, six};
 use crate::burst::{Burst, Lanes};
+use crate::flow::hash::{FlowHash, Secret};
 use crate::flow::record::FlowRecord;
 use crate::io::{BURST, PacketBuf};
-use crate::snapshot::{Hop, NextHop, Snapshot};
-use crate::units::{Ip, PortId};
-use crate::wire::checksum;
+use crate::snapshot::{Forward, Hop, NextHop, Snapshot};
+use crate::units::{Be16, Ip, PortId};
+use crate::wire::{at, checksum};
 use crate::worker::Core;
 
 /// The lanes that are replies, rewritten, and where all of them leave, if that is one port.
@@ -20,6 +21,17 @@ pub struct Back {
     pub port: Option<PortId>,
 }
 
+impl Back {
+    /// These and others.
+    fn and(self, other: Self) -> Self {
+        if self.ready.is_empty() {
+            return other;
+        }
+        let same = other.ready.is_empty() || self.port == other.port;
+        Self { ready: Lanes(self.ready.0 | other.ready.0), port: self.port.filter(|_| same) }
+    }
+}
+
 /// Finds replies among `lanes`, rewrites them, and writes into `ports` where each leaves.
 #[inline(never)]
 pub fn reply<B: PacketBuf>(
@@ -27,36 +39,76 @@ pub fn reply<B: PacketBuf>(
     core: &mut Core<B>,
     burst: &mut Burst<B>,
     lanes: Lanes,
-    (mac, steer): (u64, Option<Own>),
+    station: (u64, Option<Own>),
     ports: &mut [PortId; BURST],
 ) -> Back {
-    let plain = look(core, burst, lanes, mac, steer);
-    guess_some(s, core, burst, plain);
-    settle(s, core, burst, plain, ports)
+    let mut back = Back::default();
+    if s.translates[1] {
+        back = among::<_, V4, HEAD>(s, core, burst, lanes, station, ports);
+    }
+    let rest = Lanes(lanes.0 & !back.ready.0);
+    if s.translates[0] && !rest.is_empty() {
+        back = back.and(among::<_, V6, { six::HEAD }>(s, core, burst, rest, station, ports));
+    }
+    back
 }
 
-fn look<B: PacketBuf>(core: &Core<B>, burst: &mut Burst<B>, lanes: Lanes, mac: u64, steer: Option<Own>) -> Lanes {
+/// What differs between the families. `HEAD` is the length of the headers of a plain packet, bytes.
+trait Family<const HEAD: usize> {
+    /// A client, as it is compared with the one before.
+    type Client: Copy + PartialEq + Default;
+    /// Reads a plain packet, and hashes its destination: in a reply that is the client's side.
+    fn read(secret: &Secret, h: &[u8; HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<FlowHash>;
+    /// Whether a packet is a reply of this flow, its sender's address left aside where
+    /// [`is_from`](Self::is_from) compares it.
+    fn is_reply(record: &FlowRecord, h: &[u8; HEAD], q: &Quick) -> bool;
+    /// Whether the flow's real server sent it.
+    fn is_from(to: &Forward, h: &[u8; HEAD]) -> bool;
+    fn client(h: &[u8; HEAD], q: &Quick) -> Self::Client;
+    fn ip(client: Self::Client) -> Ip;
+    /// Writes the new headers.
+    fn translate(h: &mut [u8; HEAD], hop: &NextHop, record: &FlowRecord);
+}
+
+#[inline(never)]
+fn among<B: PacketBuf, F: Family<N>, const N: usize>(
+    s: &Snapshot,
+    core: &mut Core<B>,
+    burst: &mut Burst<B>,
+    lanes: Lanes,
+    station: (u64, Option<Own>),
+    ports: &mut [PortId; BURST],
+) -> Back {
+    let plain = look::<_, F, N>(core, burst, lanes, station);
+    guess_some(s, core, burst, plain);
+    settle::<_, F, N>(s, core, burst, plain, ports)
+}
+
+#[inline(always)]
+fn look<B: PacketBuf, F: Family<N>, const N: usize>(
+    core: &Core<B>,
+    burst: &mut Burst<B>,
+    lanes: Lanes,
+    (mac, steer): (u64, Option<Own>),
+) -> Lanes {
     let Burst { bufs, quick, .. } = burst;
     let mut plain = Lanes(0);
     for i in lanes {
         let (Some(buf), q) = (&bufs[i & (BURST - 1)], &mut quick[i & (BURST - 1)]) else { continue };
-        let Some(h) = buf.data().first_chunk::<HEAD>() else { continue };
-        if read_plain(h, buf.total_len(), mac, q).is_none() {
+        let Some(h) = buf.data().first_chunk::<N>() else { continue };
+        let Some(hash) = F::read(&core.secret, h, buf.total_len(), mac, q) else { continue };
+        if steer.is_some_and(|(workers, own)| hash.owner(workers) != own) {
             continue;
         }
-        // The client's side is the destination.
-        let (to, port) = (u64::from_le(q.request.addresses) >> 32, u32::from_le(q.request.ports) >> 16);
-        q.hash = core.secret.hash_v4(to << 32 | u64::from(port) << 16 | u64::from(h[23]) << 8);
-        if steer.is_some_and(|(workers, own)| q.hash.owner(workers) != own) {
-            continue;
-        }
-        core.flows.prefetch_home(q.hash);
+        q.hash = hash;
+        core.flows.prefetch_home(hash);
         plain.insert(i);
     }
     plain
 }
 
-fn settle<B: PacketBuf>(
+#[inline(always)]
+fn settle<B: PacketBuf, F: Family<N>, const N: usize>(
     s: &Snapshot,
     core: &mut Core<B>,
     burst: &mut Burst<B>,
@@ -66,26 +118,30 @@ fn settle<B: PacketBuf>(
     let Core { flows, link, now, .. } = core;
     let Burst { bufs, quick, .. } = burst;
     let books = Books::new(s, &link.counters, *now);
-    let (mut back, mut same, mut route) = (Back::default(), true, (0, None));
+    let (mut back, mut same, mut route) = (Back::default(), true, (F::Client::default(), None));
     for i in lanes {
         let i = i & (BURST - 1);
         let q = &quick[i];
-        let Some(h) = bufs[i].as_mut().and_then(|b| b.data_mut().first_chunk_mut::<HEAD>()) else { continue };
+        let Some(h) = bufs[i].as_mut().and_then(|b| b.data_mut().first_chunk_mut::<N>()) else { continue };
         let record = flows.get_mut(q.flow);
-        if !record.is_steady_reply(&q.request) {
+        if !F::is_reply(record, h, q) {
             continue;
         }
-        let to = (u64::from_le(q.request.addresses) >> 32) as u32;
-        if to != route.0 || route.1.is_none() {
-            route = (to, way(s, to));
+        let client = F::client(h, q);
+        if client != route.0 || route.1.is_none() {
+            route = (client, way(s, F::ip(client)));
         }
-        let (Some(hop), Some(counter)) = (route.1.filter(|hop| q.ip_len <= hop.mtu), books.serving(record)) else {
+        let (Some(hop), Some((to, counter))) = (route.1.filter(|hop| q.ip_len <= hop.mtu), books.serving(record))
+        else {
             continue;
         };
+        if !F::is_from(to, h) {
+            continue;
+        }
         record.deadline = books.deadlines[usize::from(record.proto & 1)];
         counter.out_packets.add(1);
         counter.out_bytes.add(u64::from(q.ip_len));
-        translate(h, hop, record);
+        F::translate(h, hop, record);
         same &= *back.port.get_or_insert(hop.port) == hop.port;
         ports[i] = hop.port;
         back.ready.insert(i);
@@ -95,19 +151,86 @@ fn settle<B: PacketBuf>(
 
 /// The next hop towards a client, if a frame can leave for it as it is.
 #[inline(never)]
-fn way(s: &Snapshot, to: u32) -> Option<&NextHop> {
-    let Hop::Via(id) = s.route(Ip::from_v4(to.to_le_bytes())) else { return None };
+fn way(s: &Snapshot, to: Ip) -> Option<&NextHop> {
+    let Hop::Via(id) = s.route(to) else { return None };
     s.next_hop(id).filter(|hop| hop.resolved && hop.l2_len == 14)
 }
 
-#[inline(always)]
-fn translate(h: &mut [u8; HEAD], hop: &NextHop, record: &FlowRecord) {
-    h[22] = h[22].wrapping_sub(1);
-    let sum = u16::from_ne_bytes([h[24], h[25]]);
-    let sum = checksum::apply(sum, checksum::add(!record.l3_delta, checksum::TTL_DELTA));
-    [h[24], h[25]] = sum.to_ne_bytes();
-    h[..12].copy_from_slice(&hop.header[..12]);
-    h[26..30].copy_from_slice(&record.vip.v4_bytes());
-    h[34..36].copy_from_slice(&record.vport.0);
-    apply_l4::<34, HEAD>(h, h[23] == TCP, !record.l4_delta);
+/// Over IPv4. The addresses are carried along as they were read.
+struct V4;
+
+impl Family<HEAD> for V4 {
+    type Client = u32;
+
+    #[inline(always)]
+    fn read(secret: &Secret, h: &[u8; HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<FlowHash> {
+        read_plain(h, len, mac, q)?;
+        let (to, port) = (u64::from_le(q.request.addresses) >> 32, u32::from_le(q.request.ports) >> 16);
+        Some(secret.hash_v4(to << 32 | u64::from(port) << 16 | u64::from(h[23]) << 8))
+    }
+    #[inline(always)]
+    fn is_reply(record: &FlowRecord, _: &[u8; HEAD], q: &Quick) -> bool {
+        record.is_steady_reply(&q.request)
+    }
+    #[inline(always)]
+    fn is_from(_: &Forward, _: &[u8; HEAD]) -> bool {
+        true
+    }
+    #[inline(always)]
+    fn client(_: &[u8; HEAD], q: &Quick) -> u32 {
+        (u64::from_le(q.request.addresses) >> 32) as u32
+    }
+    #[inline(always)]
+    fn ip(client: u32) -> Ip {
+        Ip::from_v4(client.to_le_bytes())
+    }
+    #[inline(always)]
+    fn translate(h: &mut [u8; HEAD], hop: &NextHop, record: &FlowRecord) {
+        h[22] = h[22].wrapping_sub(1);
+        let sum = u16::from_ne_bytes([h[24], h[25]]);
+        let sum = checksum::apply(sum, checksum::add(!record.l3_delta, checksum::TTL_DELTA));
+        [h[24], h[25]] = sum.to_ne_bytes();
+        h[..12].copy_from_slice(&hop.header[..12]);
+        h[26..30].copy_from_slice(&record.vip.v4_bytes());
+        h[34..36].copy_from_slice(&record.vport.0);
+        apply_l4::<34, HEAD>(h, h[23] == TCP, !record.l4_delta);
+    }
+}
+
+/// Over IPv6. Addresses are read again where they are compared, as in [`six`].
+struct V6;
+
+impl Family<{ six::HEAD }> for V6 {
+    type Client = Ip;
+
+    #[inline(always)]
+    fn read(secret: &Secret, h: &[u8; six::HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<FlowHash> {
+        (q.ip_len, q.request.proto_state) = six::read_plain(h, len, mac)?;
+        Some(secret.hash_v6(Self::client(h, q), Be16(at::<56, 2, _>(h)), h[20]))
+    }
+    #[inline(always)]
+    fn is_reply(record: &FlowRecord, h: &[u8; six::HEAD], q: &Quick) -> bool {
+        record.is_steady_reply_v6(Self::client(h, q), at::<54, 4, _>(h), q.request.proto_state)
+    }
+    /// The record has a fold of the address only.
+    #[inline(always)]
+    fn is_from(to: &Forward, h: &[u8; six::HEAD]) -> bool {
+        to.addr.raw() == Ip(at::<22, 16, _>(h)).raw()
+    }
+    #[inline(always)]
+    fn client(h: &[u8; six::HEAD], _: &Quick) -> Ip {
+        Ip(at::<38, 16, _>(h))
+    }
+    #[inline(always)]
+    fn ip(client: Ip) -> Ip {
+        client
+    }
+    #[inline(always)]
+    fn translate(h: &mut [u8; six::HEAD], hop: &NextHop, record: &FlowRecord) {
+        h[21] = h[21].wrapping_sub(1);
+        h[..12].copy_from_slice(&hop.header[..12]);
+        h[22..38].copy_from_slice(&record.vip.ip().0);
+        h[54..56].copy_from_slice(&record.vport.0);
+        apply_l4::<54, { six::HEAD }>(h, h[20] == TCP, !record.l4_delta);
+    }
 }

@@ -13,11 +13,12 @@ use crate::wire::at;
 use crate::worker::Core;
 
 /// Ethernet, IPv6 and TCP without options, bytes.
-const HEAD: usize = ETH + 40 + 20;
+pub(super) const HEAD: usize = ETH + 40 + 20;
 /// What must not be said of a flow.
 const UNFIT: u32 = flags::BY_HAND | flags::TEMPLATE | flags::V4;
 
-/// Finds flows for `lanes`, and rewrites their packets. Returns what is ready.
+/// Finds flows for `lanes`, and rewrites their packets. Returns which were plain, what is ready, and
+/// the length of all their frames, bytes.
 #[inline(never)]
 pub fn six<B: PacketBuf>(
     s: &Snapshot,
@@ -26,21 +27,30 @@ pub fn six<B: PacketBuf>(
     lanes: Lanes,
     mac: u64,
     steer: Option<Own>,
-) -> Known {
-    let plain = look(core, burst, lanes, mac, steer);
+) -> (Lanes, Known, u64) {
+    let (plain, bytes) = look(core, burst, lanes, mac, steer);
     guess_some(s, core, burst, plain);
-    settle(s, core, burst, plain)
+    (plain, settle(s, core, burst, plain), bytes)
 }
 
-fn look<B: PacketBuf>(core: &Core<B>, burst: &mut Burst<B>, lanes: Lanes, mac: u64, steer: Option<Own>) -> Lanes {
+fn look<B: PacketBuf>(
+    core: &Core<B>,
+    burst: &mut Burst<B>,
+    lanes: Lanes,
+    mac: u64,
+    steer: Option<Own>,
+) -> (Lanes, u64) {
     let Burst { bufs, quick, .. } = burst;
-    let mut plain = Lanes(0);
+    let (mut plain, mut bytes) = (Lanes(0), 0);
     for i in lanes {
         let (Some(buf), q) = (&bufs[i & (BURST - 1)], &mut quick[i & (BURST - 1)]) else { continue };
+        let len = buf.total_len();
+        bytes += len as u64;
         let Some(h) = buf.data().first_chunk::<HEAD>() else { continue };
-        let Some((ip_len, proto_state)) = read_plain(h, buf.total_len(), mac) else { continue };
+        let Some((ip_len, proto_state)) = read_plain(h, len, mac) else { continue };
+        // An IPv4 address in an IPv6 header would have another hash: such a packet finds no flow here.
         let client = Ip(at::<22, 16, _>(h));
-        q.hash = core.secret.hash(client, Be16(at::<54, 2, _>(h)), h[20]);
+        q.hash = core.secret.hash_v6(client, Be16(at::<54, 2, _>(h)), h[20]);
         if steer.is_some_and(|(workers, own)| q.hash.owner(workers) != own) {
             continue;
         }
@@ -49,13 +59,13 @@ fn look<B: PacketBuf>(core: &Core<B>, burst: &mut Burst<B>, lanes: Lanes, mac: u
         q.request.proto_state = proto_state;
         plain.insert(i);
     }
-    plain
+    (plain, bytes)
 }
 
 /// Length of the IP packet, and protocol and state as a record has them, of a plain packet
 /// for the station with address `mac`.
 #[inline(always)]
-fn read_plain(h: &[u8; HEAD], len: usize, mac: u64) -> Option<(u16, u16)> {
+pub(super) fn read_plain(h: &[u8; HEAD], len: usize, mac: u64) -> Option<(u16, u16)> {
     const KIND: u32 = u32::from_ne_bytes([0x86, 0xdd, 0x60, 0]);
     const KIND_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xf0, 0]);
     let station = (u64::from_le_bytes(at::<0, 8, _>(h)) ^ mac) << 16;
