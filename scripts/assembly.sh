@@ -9,8 +9,8 @@ set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 # Whole names as objdump demangles them; all must be there, or be inlined into those that are.
-HOT='dataplane::stage::fast::(look|guess|settle|call|call_all|send_back|six::six|reply::reply|rewrite::(direct|nat|ipip|sort))'
-NEEDED=(look guess settle reply::reply six::six rewrite::direct rewrite::nat rewrite::ipip)
+HOT='dataplane::stage::fast::(look|guess|settle|call|call_all|send_back|six::six|reply::(reply|among|way)|rewrite::(direct|nat|ipip|sort))'
+NEEDED=(look guess settle reply::among six::six rewrite::direct rewrite::nat rewrite::ipip)
 
 case ${1:-} in
 -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
