@@ -29,9 +29,9 @@ const CONTROL: usize = 35_000_000;
 /// What control keeps for each real server of the configuration: model, listing, two snapshots.
 const CONTROL_PER_SERVER: usize = 2_300;
 /// What a worker keeps for each real server: its scheduler's state, counters, connection counts.
-const PER_REAL: usize = 220 + size_of::<RealCounters>() + 12;
+const PER_REAL: usize = 340 + size_of::<RealCounters>() + 12;
 /// And for each service.
-const PER_SERVICE: usize = 1000;
+const PER_SERVICE: usize = 1100;
 /// And for its schedulers whatever there is to schedule.
 const SCHEDULERS: usize = 1_300_000;
 

@@ -25,12 +25,14 @@ pub struct Shape {
     pub services: u32,
     /// Real servers of each.
     pub reals: u32,
+    /// How they are chosen.
+    pub scheduler: SchedulerKind,
 }
 
 impl Shape {
     /// One service with four servers.
     pub fn small(mode: ForwardingMode, six: bool) -> Self {
-        Self { mode, six, services: 1, reals: 4 }
+        Self { mode, six, services: 1, reals: 4, scheduler: SchedulerKind::Wlc }
     }
 }
 
@@ -41,7 +43,7 @@ fn ip(six: bool, kind: u8, n: u32) -> Ip {
 
 /// The configuration, as control describes it.
 pub fn spec(shape: &Shape) -> Spec {
-    let Shape { mode, six, services, reals } = *shape;
+    let Shape { mode, six, services, reals, scheduler } = *shape;
     let own = (ip(six, 2, 0x0aff_fffe), if six { 64 } else { 9 });
     let mut spec = Spec {
         generation: 1,
@@ -89,7 +91,7 @@ pub fn spec(shape: &Shape) -> Spec {
         .map(|n| ServiceSpec {
             id: ServiceId(n),
             matches: Match::Address { protocol: 6, vip: ip(six, 9, VIP + n), port: VPORT },
-            scheduler: SchedulerKind::Wlc,
+            scheduler,
             sched_flags: 0,
             persistence: None,
             one_packet: false,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use dataplane::sched::SchedulerKind;
 use dataplane::snapshot::ForwardingMode::DirectRouting;
 use dataplane::snapshot::{Snapshot, Spec};
 use dataplane::units::Tick;
@@ -22,6 +23,8 @@ use crate::rig::traffic::{ACK, Order, Rounds, SYN, Stamp, Traffic, Way, ordered,
 /// How long a burst may be held up, microseconds.
 const TARGET_US: f64 = 20.0;
 const FLOWS: u32 = 1 << 20;
+/// As many flows as a poll ends at most.
+const ENDED: u64 = 32;
 
 /// What a poll takes, nanoseconds of processor time.
 fn timed(mut poll: impl FnMut()) -> u64 {
@@ -37,7 +40,10 @@ pub fn run(o: &Options) {
     expiry();
     statistics(o);
     for (services, reals) in [(1, 10), (1, 1_000), (1, 10_000), (1_000, 10), (10_000, 10)] {
-        adoption(services, reals, o.pairs * 40);
+        adoption(SchedulerKind::Wlc, services, reals, o.pairs * 40);
+    }
+    for scheduler in SchedulerKind::ALL.into_iter().filter(|s| *s != SchedulerKind::Wlc) {
+        adoption(scheduler, 1, 10_000, o.pairs * 20);
     }
 }
 
@@ -98,14 +104,14 @@ fn expiry() {
     assert_eq!(expired(&director), 0, "no flow was due");
     while director.worker.core().flows.len() > 1024 && now.0 < 2_000_000 {
         match poll(&mut director, now) {
-            (took, 64) => ended.add(took),
+            (took, ENDED) => ended.add(took),
             (_, 0) => now = now.after_ms(256),
             _ => {}
         }
     }
     report("delay-none", "64 packets, nothing else", &calm);
     report("delay-expiry", "64 packets, and 64 flows come up and are kept", &kept);
-    report("delay-expiry", "64 packets, and 64 flows end", &ended);
+    report("delay-expiry", &format!("64 packets, and {ENDED} flows end"), &ended);
 }
 
 /// Bursts of known flows while another thread reads all counters without pause.
@@ -142,10 +148,10 @@ fn statistics(o: &Options) {
     }
 }
 
-/// Adopts snapshots in which a real server comes and goes; then the first flow that is
-/// opened, for which the scheduler takes the new list over.
-fn adoption(services: u32, reals: u32, times: usize) {
-    let shape = Shape { services, reals, ..Shape::small(DirectRouting, false) };
+/// Adopts snapshots in which a real server comes and goes, poll by poll; then the first flow that is
+/// opened, for which the scheduler takes the new list over, and what follows.
+fn adoption(scheduler: SchedulerKind, services: u32, reals: u32, times: usize) {
+    let shape = Shape { services, reals, scheduler, ..Shape::small(DirectRouting, false) };
     let with = spec(&shape);
     let mut without: Spec = with.clone();
     without.generation += 1;
@@ -154,13 +160,22 @@ fn adoption(services: u32, reals: u32, times: usize) {
     }
     let snapshots = [Arc::new(Snapshot::compile(&with)), Arc::new(Snapshot::compile(&without))];
     let mut director = Director::new(&shape, 65_536);
-    let (mut adopt, mut first) = (Histogram::new(), Histogram::new());
-    director.poll();
+    let (mut adopt, mut first, mut rounds) = (Histogram::new(), Histogram::new(), 0);
+    let settle = |director: &mut Director| {
+        (0..1000).for_each(|_| {
+            director.poll();
+        })
+    };
+    settle(&mut director);
     for n in 0..2 * times {
         director.link.publish(snapshots[(n + 1) % 2].clone());
-        adopt.add(timed(|| {
-            director.poll();
-        }));
+        let generation = snapshots[(n + 1) % 2].generation;
+        while director.worker.snapshot().generation != generation {
+            rounds += 1;
+            adopt.add(timed(|| {
+                director.poll();
+            }));
+        }
         // One SYN for the first service.
         let one: Arc<[Stamp]> = [stamp(n as u32 * 64, 1)].into();
         director.set(Traffic::Rounds(Rounds::new(false, Way::Request, SYN, one)));
@@ -169,8 +184,18 @@ fn adoption(services: u32, reals: u32, times: usize) {
             director.poll();
         }));
         director.set(Traffic::Silence);
+        for _ in 0..40 {
+            adopt.add(timed(|| {
+                director.poll();
+            }));
+        }
+        settle(&mut director);
     }
-    let name = format!("{services} × {reals} servers");
-    report("delay-adoption", &format!("a snapshot of {name} is adopted"), &adopt);
+    let name = match scheduler {
+        SchedulerKind::Wlc => format!("{services} × {reals} servers"),
+        other => format!("{services} × {reals} servers, {other}"),
+    };
+    say(&format!("{name}: {:.1} polls until a snapshot is adopted", f64::from(rounds) / (2 * times) as f64));
+    report("delay-adoption", &format!("a snapshot of {name} is adopted, and before and after"), &adopt);
     report("delay-first-flow", &format!("the first flow after that, {name}"), &first);
 }

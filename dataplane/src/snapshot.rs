@@ -638,6 +638,8 @@ pub struct Snapshot {
     /// Whether there is any service of IPv6 and of IPv4: without one, a family's packets
     /// meet no flows either, as the kernel takes its hooks away with the last service.
     pub serves: [bool; 2],
+    /// Services whose lists take a worker so long to take in that it does that before it adopts the snapshot.
+    pub long_lists: Box<[ServiceId]>,
     /// Whether any real server is behind NAT over IPv6 and over IPv4.
     pub translates: [bool; 2],
     /// Whether any service is persistent.
@@ -708,6 +710,11 @@ impl Snapshot {
             settings: spec.settings.clone(),
             translates: [false, true]
                 .map(|v4| spec.reals.iter().any(|r| r.mode == ForwardingMode::Nat && r.addr.is_v4() == v4)),
+            long_lists: services
+                .iter()
+                .filter(|s| s.id != ServiceId::NONE && s.sched.reals.len() > sched::rebuild::PREPARED)
+                .map(|s| s.id)
+                .collect(),
             serves: [false, true].map(|v4| spec.services.iter().any(|s| s.matches.is_v4() == v4)),
             has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
             has_ftp: by_address.keys().any(|(_, key)| *key == port_protocol(FTP, 6)),

@@ -337,6 +337,8 @@ pub struct Worker<I: PacketIo> {
     core: Core<I::Buf>,
     io: I,
     snapshot: Arc<Snapshot>,
+    /// The one that is to follow, once the schedulers are ready for it.
+    next: Option<Arc<Snapshot>>,
     burst: Box<Burst<I::Buf>>,
     from_others: Vec<Option<rtrb::Consumer<I::Buf>>>,
     relayed: Vec<rtrb::Consumer<I::Buf>>,
@@ -481,6 +483,7 @@ impl<I: PacketIo> Worker<I> {
             },
             io,
             snapshot: Snapshot::empty(),
+            next: None,
             burst: Box::new(Burst::new()),
             from_others: rings.from,
             relayed: relays.from,
@@ -497,7 +500,7 @@ impl<I: PacketIo> Worker<I> {
     #[inline]
     pub fn poll(&mut self, now: Tick) -> usize {
         self.core.now = now;
-        self.adopt();
+        let preparing = self.adopt();
         self.sample.start();
         let mut packets = 0;
         for port in (0..self.io.ports() as u16).map(PortId) {
@@ -517,7 +520,7 @@ impl<I: PacketIo> Worker<I> {
         packets += self.reassembled();
         packets += self.send_for_others();
         let timed = packets;
-        packets += self.housekeeping(packets);
+        packets += self.housekeeping(packets) + usize::from(preparing);
         self.sample.end(&self.core.link.counters.worker.cycles_housekeeping);
         self.core.flush_handoffs(&mut self.io);
         self.core.out.flush(&mut self.io, &self.core.link);
@@ -570,18 +573,40 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// Takes the newest snapshot, if there is one.
+    /// Takes the newest snapshot, if there is one, as soon as the schedulers are ready for it: they
+    /// get a slice of time each poll. Returns whether one waits for that.
     #[inline]
-    fn adopt(&mut self) {
-        if let Some(newer) = self.core.link.newer(self.snapshot.generation) {
+    fn adopt(&mut self) -> bool {
+        if self.next.is_none() {
+            if !self.core.sched.is_tidy() {
+                self.core.sched.tidy(&self.snapshot);
+                if !self.core.sched.is_tidy() {
+                    return false;
+                }
+            }
+            self.next = self.core.link.newer(self.snapshot.generation);
+        }
+        self.next.is_some() && self.follow()
+    }
+
+    /// Prepares the next snapshot, and adopts it when that is done.
+    #[cold]
+    fn follow(&mut self) -> bool {
+        if let Some(next) = &self.next
+            && !self.core.sched.prepare(next, &self.core.link.counts)
+        {
+            return true;
+        }
+        if let Some(newer) = self.next.take() {
             let generation = newer.generation;
             let old = std::mem::replace(&mut self.snapshot, newer);
-            self.core.sched.adopt(&self.snapshot);
+            self.core.sched.adopt();
             defence::tend(&mut self.core, &self.snapshot.settings);
             self.core.link.counters.worker.snapshots_adopted.add(1);
             self.core.link.adopted(generation, old);
             self.core.waiting.retry(&self.snapshot, &mut self.core.out, &mut self.io, &self.core.link);
         }
+        false
     }
 
     /// Processes what other workers received for this one. Their classification is not

@@ -8,13 +8,13 @@ use super::SchedKey;
 use super::config::{SchedulerKind, ServiceSched};
 use super::counts::{Connections, CoreCounts};
 use super::locality::Locality;
-use super::real::{RealRest, RealState};
-use super::service::{Arena, ServiceState};
+use super::real::{Member, Moved, NOWHERE, RealState};
+use super::rebuild::Chores;
+use super::service::{Arena, ServiceSides, ServiceState};
 use super::tables;
 use super::tree::{Group, Node, Shape};
 use super::twos::Random;
 use crate::link::WorkerLink;
-use crate::snapshot::Snapshot;
 use crate::units::{RealId, ServiceId, Tick, WorkerId};
 
 /// Real servers of every other worker that one [`SchedCore::refresh`] looks at: as many
@@ -24,9 +24,10 @@ pub const REFRESH_BUDGET: usize = 8;
 /// One worker's scheduler state.
 #[derive(Debug)]
 pub struct SchedCore {
-    pub(super) services: Box<[ServiceState]>,
+    pub(super) services: Box<[ServiceSides]>,
     pub(super) reals: Box<[RealState]>,
-    pub(super) rest: Box<[RealRest]>,
+    /// Connections on the other workers, as of the last refresh.
+    pub(super) others: Box<[Connections]>,
     pub(super) arena: Arena,
     pub(super) locality: Locality,
     pub(super) random: Random,
@@ -34,6 +35,8 @@ pub struct SchedCore {
     pub(super) used_services: usize,
     /// Real servers numbered below this were used.
     pub(super) used_reals: usize,
+    /// What is under way for the next snapshot, or after the last one.
+    pub(super) chores: Chores,
     /// Where the next refresh goes on.
     cursor: usize,
     /// How many real servers the refresh has still to look at.
@@ -44,17 +47,18 @@ pub struct SchedCore {
 
 impl SchedCore {
     /// State for services and real servers numbered below these. Takes all the memory that
-    /// it will ever need: about 220 bytes a real server, 1,000 a service, and 1.3 MB.
+    /// it will ever need: about 340 bytes a real server, 1,100 a service, and 1.3 MB.
     pub fn new(max_services: usize, max_reals: usize) -> Self {
         Self {
-            services: vec![ServiceState::UNUSED; max_services].into(),
+            services: vec![ServiceSides::UNUSED; max_services].into(),
             reals: vec![RealState::NONE; max_reals].into(),
-            rest: vec![RealRest::default(); max_reals].into(),
+            others: vec![Connections::default(); max_reals].into(),
             arena: Arena::new(max_services, max_reals),
             locality: Locality::new(),
             random: Random::new(RandomState::new().hash_one(0)),
             used_services: 0,
             used_reals: 0,
+            chores: Chores::default(),
             cursor: 0,
             pending: 0,
             seen: 0,
@@ -66,7 +70,8 @@ impl SchedCore {
     ///
     /// Cost: one load for the schedulers that compare, a look at a few nodes for the
     /// rotating and a look into a table for the hashing ones. The first choice after the
-    /// service's list has changed builds its state, some nanoseconds a server.
+    /// service's list has changed exchanges the sides where [`Self::prepare`] was asked, and
+    /// else builds its state, some nanoseconds a server.
     #[inline]
     pub fn choose(
         &mut self,
@@ -76,12 +81,12 @@ impl SchedCore {
         key: &SchedKey,
         now: Tick,
     ) -> Option<RealId> {
-        let state = self.services.get_mut(service.index())?;
+        let state = self.services.get(service.index())?.live();
         if state.fingerprint != sched.fingerprint || state.epoch != self.arena.epoch {
-            self.rebuild(service, sched, counts)?;
+            self.renew(service, sched, counts)?;
         }
         use SchedulerKind as K;
-        let state = &mut self.services[service.index()];
+        let state = self.services[service.index()].live_mut();
         match state.kind {
             K::Rr | K::Wrr => {
                 let (first, list) = (state.groups as usize, state.list as usize);
@@ -102,7 +107,7 @@ impl SchedCore {
     /// The server with the smallest key.
     #[inline(always)]
     pub(super) fn least(&self, service: ServiceId) -> Option<RealId> {
-        let state = self.services.get(service.index())?;
+        let state = self.services.get(service.index())?.live();
         let first = state.groups as usize;
         let position = match state.wide {
             false => smallest(&state.shape, &self.arena.narrow[first..]),
@@ -112,7 +117,9 @@ impl SchedCore {
     }
 
     fn hashed(&self, service: ServiceId, sched: &ServiceSched, key: &SchedKey) -> Option<RealId> {
-        let usable = |id: RealId| self.reals.get(id.index()).is_some_and(|r| r.service == service && r.usable());
+        let side = self.services.get(service.index())?.live_side();
+        let serves = |r: &RealState| r.service == service && r.sides[side].usable();
+        let usable = |id: RealId| self.reals.get(id.index()).is_some_and(serves);
         // Whether there is any, before all slots are tried in vain.
         self.least(service)?;
         tables::look_up(sched, key, usable)
@@ -123,8 +130,8 @@ impl SchedCore {
     pub fn opened(&mut self, counts: &CoreCounts, id: RealId, active: bool) {
         counts.open(id, active);
         if let Some(real) = self.reals.get_mut(id.index()) {
-            let flipped = real.opened(active);
-            self.update(id, flipped);
+            real.opened(active);
+            self.update(id, Moved::Grown);
         }
     }
 
@@ -134,7 +141,7 @@ impl SchedCore {
         counts.turn(id, active);
         if let Some(real) = self.reals.get_mut(id.index()) {
             real.turned(active);
-            self.update(id, false);
+            self.update(id, Moved::Turned);
         }
     }
 
@@ -143,8 +150,8 @@ impl SchedCore {
     pub fn closed(&mut self, counts: &CoreCounts, id: RealId, active: bool) {
         counts.close(id, active);
         if let Some(real) = self.reals.get_mut(id.index()) {
-            let flipped = real.closed(active, &self.rest, id.index());
-            self.update(id, flipped);
+            real.closed(active);
+            self.update(id, Moved::Shrunk);
         }
     }
 
@@ -178,10 +185,10 @@ impl SchedCore {
             let id = RealId(self.cursor as u32);
             self.cursor += 1;
             let now = others.clone().fold(Connections::default(), |sum, o| sum.plus(o.connections(id)));
-            let rest = &mut self.rest[id.index()];
-            if rest.others != now {
-                let flipped = self.reals[id.index()].set_others(rest, now);
-                self.update(id, flipped);
+            let known = &mut self.others[id.index()];
+            if *known != now {
+                let moved = self.reals[id.index()].set_others(known, now);
+                self.update(id, moved);
             }
         }
     }
@@ -197,27 +204,21 @@ impl SchedCore {
 
     /// As [`Self::admits`], from the other workers' counts themselves.
     pub fn admits_beside<'a>(&mut self, id: RealId, others: impl Iterator<Item = &'a CoreCounts>) -> bool {
-        let Some(real) = self.reals.get_mut(id.index()).filter(|r| r.upper != 0) else { return true };
+        let Some(real) = self.reals.get_mut(id.index()) else { return true };
+        let side = self.services.get(real.service.index()).map_or(0, ServiceSides::live_side);
+        let upper = real.sides[side].upper;
+        if upper == 0 {
+            return true;
+        }
         // Each worker first counts its own and then looks at the others', in this order.
         fence(SeqCst);
         let now = others.fold(Connections::default(), |sum, o| sum.plus(o.connections(id)));
-        let upper = real.upper;
-        let rest = &mut self.rest[id.index()];
-        if rest.others != now {
-            let flipped = real.set_others(rest, now);
-            self.update(id, flipped);
+        let known = &mut self.others[id.index()];
+        if *known != now {
+            let moved = real.set_others(known, now);
+            self.update(id, moved);
         }
         self.connections(id).total() <= upper
-    }
-
-    /// Forgets services that are no more, so that a service added again starts afresh.
-    /// To be called with every snapshot adopted; looks at one word a service.
-    pub fn adopt(&mut self, snapshot: &Snapshot) {
-        for (n, state) in self.services[..self.used_services].iter_mut().enumerate() {
-            if state.fingerprint != 0 && snapshot.service(ServiceId(n as u32)).is_none() {
-                state.fingerprint = 0;
-            }
-        }
     }
 
     /// Connections of a real server on all workers, as this worker knows them.
@@ -227,27 +228,45 @@ impl SchedCore {
 
     /// Whether a real server's upper threshold was reached, and its lower one not since.
     pub fn overloaded(&self, id: RealId) -> bool {
-        self.reals.get(id.index()).is_some_and(RealState::overloaded)
+        let Some(real) = self.reals.get(id.index()) else { return false };
+        let side = self.services.get(real.service.index()).map_or(0, ServiceSides::live_side);
+        real.sides[side].overloaded()
     }
 
-    /// Brings a real server's leaf up to date after its counts changed, or (`flipped`)
-    /// whether it may be chosen.
+    /// Brings a real server's leaf up to date after its counts changed, and another one where the
+    /// service's state is being built anew.
     #[inline(always)]
-    fn update(&mut self, id: RealId, flipped: bool) {
-        let real = &mut self.reals[id.index()];
-        let Some(state) = self.services.get_mut(real.service.index()) else { return };
-        // A server that was removed is at no position; a service whose room was taken back
-        // builds its tree anew before it is used.
-        let current = real.position < state.len && state.epoch == self.arena.epoch;
-        if !current || !(flipped || counts_matter(state.kind)) {
-            return;
-        }
-        let (key, position) = (real.key(state.kind), real.position as usize);
-        self.arena.set(state, position, key);
-        if matches!(state.kind, SchedulerKind::Lblc | SchedulerKind::Lblcr) {
-            state.spare = state.spare.wrapping_add_signed(real.mark_room());
+    fn update(&mut self, id: RealId, moved: Moved) {
+        let Self { reals, services, arena, .. } = self;
+        let Some(real) = reals.get_mut(id.index()) else { return };
+        let Some(service) = services.get_mut(real.service.index()) else { return };
+        let side = service.live_side();
+        renew_leaf(arena, service.live_mut(), &mut real.sides[side], real.all, moved);
+        if real.sides[side ^ 1].position != NOWHERE {
+            renew_other(arena, service.spare_mut(), &mut real.sides[side ^ 1], real.all, moved);
         }
     }
+}
+
+#[inline(always)]
+fn renew_leaf(arena: &mut Arena, state: &mut ServiceState, real: &mut Member, all: Connections, moved: Moved) {
+    let flipped = real.flips(all, moved);
+    // A server that was removed is at no position; a service whose room was taken back
+    // builds its tree anew before it is used.
+    let current = real.position < state.len && state.epoch == arena.epoch;
+    if !current || !(flipped || counts_matter(state.kind)) {
+        return;
+    }
+    arena.set(state, real.position as usize, real.key(state.kind, all));
+    if matches!(state.kind, SchedulerKind::Lblc | SchedulerKind::Lblcr) {
+        state.spare = state.spare.wrapping_add_signed(real.mark_room(all));
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn renew_other(arena: &mut Arena, state: &mut ServiceState, real: &mut Member, all: Connections, moved: Moved) {
+    renew_leaf(arena, state, real, all, moved);
 }
 
 /// Whether a change of a count can change a leaf.

@@ -5,7 +5,7 @@ use super::config::ServiceSched;
 use super::core::SchedCore;
 use super::cost::overhead;
 use super::locality::Place;
-use super::real::RealState;
+use super::real::{Member, RealState};
 use crate::units::{RealId, ServiceId, Tick};
 
 /// Draws before twos takes the next usable server instead.
@@ -13,19 +13,26 @@ const DRAWS: usize = 16;
 
 impl SchedCore {
     fn place_of(&self, service: ServiceId, key: &SchedKey) -> Place {
-        Place { service, instance: self.services[service.index()].instance, destination: key.vip }
+        Place { service, instance: self.services[service.index()].live().instance, destination: key.vip }
     }
 
     /// The state of a server that is in the service's list.
-    fn listed(&self, service: ServiceId, id: RealId) -> Option<&RealState> {
+    fn listed(&self, service: ServiceId, id: RealId) -> Option<Load<'_>> {
+        let sides = &self.services[service.index()];
+        let load = self.load(service, id)?;
+        (load.real.service == service && load.member.position < sides.live().len).then_some(load)
+    }
+
+    /// The state of a server in the list that serves, if it is or was in it.
+    fn load(&self, service: ServiceId, id: RealId) -> Option<Load<'_>> {
         let real = self.reals.get(id.index())?;
-        (real.service == service && real.position < self.services[service.index()].len).then_some(real)
+        Some(Load { real, member: &real.sides[self.services[service.index()].live_side()] })
     }
 
     /// Whether a destination should leave this server: it has more active connections than
     /// its weight, while some other has fewer than half.
-    fn is_crowded(&self, service: ServiceId, real: &RealState) -> bool {
-        real.all.active > real.weight() && self.services[service.index()].spare > 0
+    fn is_crowded(&self, service: ServiceId, load: &Load<'_>) -> bool {
+        load.real.all.active > load.member.weight() && self.services[service.index()].live().spare > 0
     }
 
     /// lblc: the destination's server, else the one that wlc would choose, remembered.
@@ -34,7 +41,7 @@ impl SchedCore {
         if let Some(entry) = self.locality.get(&place, now) {
             let known = self.locality.members(entry).next();
             // As the kernel, overload by the threshold does not part them.
-            let fits = |r: &RealState| r.weight() > 0 && !self.is_crowded(service, r);
+            let fits = |l: Load<'_>| l.member.weight() > 0 && !self.is_crowded(service, &l);
             if let Some(id) = known.filter(|id| self.listed(service, *id).is_some_and(fits)) {
                 return Some(id);
             }
@@ -51,11 +58,13 @@ impl SchedCore {
         if let Some(entry) = self.locality.get(&place, now) {
             let members = self.locality.members(entry);
             let usable = members.clone().filter_map(|id| Some((id, self.listed(service, id)?)));
-            let known = usable.filter(|(_, r)| r.usable()).reduce(|a, b| if lighter(b.1, a.1) { b } else { a });
-            let known = known.filter(|(_, r)| !self.is_crowded(service, r)).map(|(id, _)| id);
+            let usable = usable.filter(|(_, l)| l.member.usable());
+            let known = usable.reduce(|a, b| if b.1.lighter(&a.1) { b } else { a });
+            let known = known.filter(|(_, l)| !self.is_crowded(service, l)).map(|(id, _)| id);
             if self.locality.size(entry) > 1 && self.locality.is_settled(entry, now) {
-                let loaded = members.filter_map(|id| Some((id, self.reals.get(id.index())?)));
-                let most = loaded.filter(|(_, r)| r.weight() > 0).reduce(|a, b| if lighter(a.1, b.1) { b } else { a });
+                let loaded = members.filter_map(|id| Some((id, self.load(service, id)?)));
+                let loaded = loaded.filter(|(_, l)| l.member.weight() > 0);
+                let most = loaded.reduce(|a, b| if a.1.lighter(&b.1) { b } else { a });
                 if let Some(id) = most.map(|(id, _)| id) {
                     self.locality.remove(entry, id, now);
                 }
@@ -73,8 +82,8 @@ impl SchedCore {
     pub(super) fn less_of_two(&mut self, service: ServiceId, sched: &ServiceSched) -> Option<RealId> {
         let first = self.draw(service, sched)?;
         let second = self.draw(service, sched)?;
-        let (a, b) = (&self.reals[first.index()], &self.reals[second.index()]);
-        Some(if lighter(b, a) { second } else { first })
+        let (a, b) = (self.load(service, first)?, self.load(service, second)?);
+        Some(if b.lighter(&a) { second } else { first })
     }
 
     /// A usable server drawn by weight.
@@ -82,7 +91,7 @@ impl SchedCore {
         let draw = sched.draw.as_ref()?;
         for _ in 0..DRAWS {
             let id = sched.reals.get(draw.position(self.random.next()))?.id;
-            if self.reals.get(id.index()).is_some_and(RealState::usable) {
+            if self.load(service, id).is_some_and(|l| l.member.usable()) {
                 return Some(id);
             }
         }
@@ -91,8 +100,17 @@ impl SchedCore {
     }
 }
 
-/// Whether `a` has a smaller cost for its weight than `b`.
-fn lighter(a: &RealState, b: &RealState) -> bool {
-    let cost = |r: &RealState| u64::from(overhead(r.all));
-    cost(a) * u64::from(b.weight()) < cost(b) * u64::from(a.weight())
+/// A real server with its weight in the list that serves.
+#[derive(Clone, Copy)]
+struct Load<'a> {
+    real: &'a RealState,
+    member: &'a Member,
+}
+
+impl Load<'_> {
+    /// Whether it has a smaller cost for its weight than another one.
+    fn lighter(&self, than: &Self) -> bool {
+        let cost = |l: &Self| u64::from(overhead(l.real.all));
+        cost(self) * u64::from(than.member.weight()) < cost(than) * u64::from(self.member.weight())
+    }
 }

@@ -175,20 +175,38 @@ impl Shape {
         }
         groups[self.root()].0[0] = value;
     }
+    /// Sets a leaf, and nothing above it: for a tree that is built.
+    #[inline(always)]
+    pub fn put<N: Node>(&self, groups: &mut [Group<N>], position: usize, value: N) {
+        groups[position >> 2].0[position & 3] = value;
+    }
+    /// How many groups stand above the leaves.
+    pub fn above(&self) -> usize {
+        self.groups() - self.start[1] as usize
+    }
+    /// Fills groups above the leaves from what is below them, `from` to `to` counted from the lowest
+    /// on. A tree is built by setting all leaves and then filling all these in order; leaves may
+    /// change meanwhile.
+    pub fn raise<N: Node>(&self, groups: &mut [Group<N>], from: usize, to: usize) {
+        let first = self.start[1] as usize;
+        let mut level = 1;
+        for at in first + from..(first + to).min(self.groups()) {
+            while level < self.top as usize && at >= self.start[level + 1] as usize {
+                level += 1;
+            }
+            let (low, here) = (self.start[level - 1] as usize, self.start[level] as usize);
+            let (below, above) = groups.split_at_mut(here);
+            let mut mins = below[low..].iter().skip(4 * (at - here)).map(Group::min);
+            above[at - here].0.fill_with(|| mins.next().unwrap_or(N::NONE));
+        }
+    }
     /// Fills the tree from the leaves' values; missing ones are [`Node::NONE`].
+    #[cfg(test)]
     pub fn build<N: Node>(&self, groups: &mut [Group<N>], leaves: impl Iterator<Item = N>) {
         let mut leaves = leaves;
-        for Group(g, _) in &mut groups[..self.leaves() / 4] {
-            g.fill_with(|| leaves.next().unwrap_or(N::NONE));
-        }
-        for level in 1..=self.top as usize {
-            let (below, here) = groups.split_at_mut(self.start[level] as usize);
-            let mut mins = below[self.start[level - 1] as usize..].iter().map(Group::min);
-            let width = (self.start[level] - self.start[level - 1]).div_ceil(4);
-            for Group(g, _) in &mut here[..width as usize] {
-                g.fill_with(|| mins.next().unwrap_or(N::NONE));
-            }
-        }
+        (0..self.leaves()).for_each(|p| self.put(groups, p, leaves.next().unwrap_or(N::NONE)));
+        // In pieces, as it is done where time is short.
+        (0..self.above()).for_each(|at| self.raise(groups, at, at + 1));
     }
     /// The first position from `from` on whose number is at most `limit`.
     #[inline]

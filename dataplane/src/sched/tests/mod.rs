@@ -2,6 +2,7 @@
 
 mod cores;
 mod hashing;
+mod prepared;
 mod reference;
 mod sequences;
 

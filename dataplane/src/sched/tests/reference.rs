@@ -171,7 +171,7 @@ fn play(kind: SchedulerKind, steps: &[Step]) -> Result<(), TestCaseError> {
             // Where the kernel goes on after an edit or a refusal is recorded (`sequences`);
             // here the passes are followed from wherever the rotation stands.
             Wrr if changed || !list.iter().any(Plain::usable) => {
-                let rotation = b.core.services[SERVICE.index()].rotation;
+                let rotation = b.core.services[SERVICE.index()].live().rotation;
                 at = (rotation.at != u32::MAX).then_some(rotation.at as usize);
                 pass = rotation.pass.into();
                 got.filter(|_| list.iter().any(Plain::usable))

@@ -240,7 +240,7 @@ fn lblcr_shrinks() {
     // The set of the one destination: 11 with three connections, 12 and 13 with two.
     assert_eq!(b.flows(7), "13 13 12 12 11 11 11");
     let members = |b: &mut Bench| {
-        let instance = b.core.services[SERVICE.index()].instance;
+        let instance = b.core.services[SERVICE.index()].live().instance;
         let place = locality::Place { service: SERVICE, instance, destination: Ip::from_v4([10, 9, 0, 1]) };
         let entry = b.core.locality.get(&place, b.now).unwrap();
         let members = b.core.locality.members(entry).map(|id| b.name(Some(id)));
