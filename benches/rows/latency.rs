@@ -1,13 +1,14 @@
-//! How long a packet takes from its arrival to its sending, at shares of the largest rate.
+//! How long a packet takes from its arrival to its sending, at shares of the largest rate: direct
+//! routing, NAT in both directions, IPIP.
 
-use dataplane::snapshot::ForwardingMode::DirectRouting;
 use dataplane::worker::tsc;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
 
+use super::packets::row;
 use super::{Options, round, say};
 use crate::rig::clock::{Histogram, median, tsc_per_ns};
-use crate::rig::director::{Director, Shape};
+use crate::rig::director::Director;
 use crate::rig::port::{Bare, GenIo, Pace};
 use crate::rig::traffic::{ACK, Order, Rounds, Sequence, Stamp, Traffic, Way, ordered, stamp};
 
@@ -104,14 +105,24 @@ fn largest(ns: u64, rate: f64, director: &mut Director) -> f64 {
     median(&pieces)
 }
 
+/// What is measured, as [`row`] names it.
+const ROWS: [&str; 4] = ["dr", "nat", "nat-reply", "ipip"];
+
 /// The part.
 pub fn run(o: &Options) {
-    let shape = Shape::small(DirectRouting, false);
+    for name in ROWS.into_iter().filter(|name| o.rows.iter().any(|r| r == name)) {
+        one(o, name);
+    }
+}
+
+/// One row.
+fn one(o: &Options, name: &str) {
+    let Some((shape, way)) = row(name) else { return };
     let flows: Vec<Stamp> = (0..FLOWS).map(|n| stamp(n, 1)).collect();
     let mut director = Director::new(&shape, 2 * FLOWS);
-    director.open(&shape, &flows);
-    let sequence: Sequence = ordered(&flows, Order::Shuffled);
-    let traffic = || Traffic::Rounds(Rounds::new(false, Way::Request, ACK, sequence.clone()));
+    let replies = director.open(&shape, &flows);
+    let sequence: Sequence = ordered(if way == Way::Reply { &replies } else { &flows }, Order::Shuffled);
+    let traffic = || Traffic::Rounds(Rounds::new(shape.six, way, ACK, sequence.clone()));
     director.set(traffic());
     let mut bare = Bare::new(traffic());
     let rate = tsc_per_ns();
@@ -131,7 +142,7 @@ pub fn run(o: &Options) {
         });
         let (q, port) = (ours.medians(), empty.medians());
         say(&format!(
-            "{load} % of {:.1} Mpps: p50 {:.2} us, p99 {:.2}, p99.9 {:.2}, longest {:.1}; port alone {:.2}, {:.2}; \
+            "{name}, {load} % of {:.1} Mpps: p50 {:.2} us, p99 {:.2}, p99.9 {:.2}, longest {:.1}; port alone {:.2}, {:.2}; \
              {} of {} lost, {:.0} % of the time left out",
             1000.0 / largest,
             q[0],
@@ -147,7 +158,7 @@ pub fn run(o: &Options) {
         println!(
             "{}",
             json!({
-                "row": "latency-dr", "flows": FLOWS, "workers": 1, "load": f64::from(load) / 100.0,
+                "row": format!("latency-{name}"), "flows": FLOWS, "workers": 1, "load": f64::from(load) / 100.0,
                 "mpps": round(1000.0 / interval), "p50_us": q[0], "p99_us": q[1], "p999_us": q[2],
                 "max_us": round(ours.max_us), "port_p50_us": port[0], "port_p999_us": port[2],
                 "lost": ours.lost, "packets": ours.packets, "left_out": round(ours.left_out),

@@ -14,7 +14,7 @@ use crate::rig::traffic::{ACK, Order, Rounds, Stamp, Traffic, Way, ordered, stam
 const SPREAD: f64 = 0.05;
 
 /// A row's configuration, and which way its packets go.
-fn row(name: &str) -> Option<(Shape, Way)> {
+pub fn row(name: &str) -> Option<(Shape, Way)> {
     let (name, way) = name.strip_suffix("-reply").map_or((name, Way::Request), |n| (n, Way::Reply));
     let (name, six) = name.strip_suffix('6').map_or((name, false), |n| (n, true));
     let mode = match name {
