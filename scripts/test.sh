@@ -48,6 +48,8 @@ while [ $# -gt 0 ]; do
 done
 [ ${#chosen[@]} -gt 0 ] || chosen=("${ALL[@]}")
 
+# What a build from nothing takes, with a third to spare.
+LEAST_DISK_MB=8000
 ROOT=$(repo_root)
 LOGS=$(target_dir)/test
 PASSED=0
@@ -178,6 +180,9 @@ done
 install_packages "${BUILD_PACKAGES[@]}" "${WORLD_PACKAGES[@]}" wrk iperf3 tcpdump tshark python3 python3-scapy \
     iputils-ping iputils-arping iputils-tracepath traceroute bind9-dnsutils dnsmasq-base ftp vsftpd git
 mkdir -p "$LOGS"
+# Nothing is built twice with a change between.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+need_disk "$LEAST_DISK_MB" "$LOGS"
 
 for name in "${chosen[@]}"; do
     step "$name"

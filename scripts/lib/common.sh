@@ -167,6 +167,14 @@ restore_hugepages() {
     echo "$HUGEPAGES_BEFORE" >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages 2>/dev/null || true
 }
 
+# need_disk MB DIRECTORY: stops when less is free where DIRECTORY is, unless it has been built in before.
+need_disk() {
+    local free
+    free=$(df -Pm "$2" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge "$1" ] || [ -d "$(target_dir)/debug/deps" ] ||
+        die "$free MB are free on the disk of $2, and a build takes up to $1: make room, or set CARGO_TARGET_DIR to a directory elsewhere"
+}
+
 # wait_until SECONDS COMMAND…: runs COMMAND every 50 ms until it succeeds; fails after SECONDS.
 wait_until() {
     local deadline=$(($(date +%s%N) + $1 * 1000000000))
