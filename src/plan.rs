@@ -16,6 +16,9 @@ use crate::workers::{Dataplane, Plan};
 const HEADROOM: usize = 128;
 /// Ethernet header with two tags, and what devices add at the end.
 const FRAME_EXTRA: usize = 14 + 8 + 4;
+/// Bytes for a frame below which drivers fall back to slower ways, or refuse: NICs count a buffer in
+/// kilobytes, and `net_af_packet` wants room for its ring's frames (`RTE_MBUF_DEFAULT_DATAROOM`).
+const LEAST_BUFFER: usize = 2048;
 /// Smallest packet a buffer must hold: an ICMPv6 error (RFC 4443 section 2.4).
 const LEAST_PACKET: usize = 1280;
 /// What DPDK keeps besides the data of each buffer: `rte_mbuf`, pool header, cache lines.
@@ -39,8 +42,10 @@ const SCHEDULERS: usize = 1_300_000;
 pub fn plan(config: &Config) -> Plan {
     let workers = config.workers.cores.len();
     let mtu = config.ports.iter().map(|p| usize::from(p.mtu)).max().unwrap_or(1500).max(LEAST_PACKET);
-    let data_room =
-        config.dpdk.buffer_bytes.map_or_else(|| (HEADROOM + mtu + FRAME_EXTRA).next_multiple_of(64), usize::from);
+    let data_room = config
+        .dpdk
+        .buffer_bytes
+        .map_or_else(|| (HEADROOM + (mtu + FRAME_EXTRA).max(LEAST_BUFFER)).next_multiple_of(64), usize::from);
     let rings: usize = config
         .ports
         .iter()

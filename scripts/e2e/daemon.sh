@@ -78,8 +78,10 @@ daemon_start() {
     ip netns exec "$WORLD-dir" "$POLLUXD" --config "$WORLD_DIR/pollux.toml" "$@" >>"$WORLD_DIR/polluxd.log" 2>&1 </dev/null &
     DAEMON_PID=$!
     wait_until 30 taps_there || daemon_died "its TAP devices did not appear"
+    alive "$DAEMON_PID" || daemon_died "the process ended"
     plug_taps
     wait_until 30 daemon_answers || daemon_died "it does not answer on its socket"
+    alive "$DAEMON_PID" || daemon_died "the process ended"
 }
 
 daemon_died() {
@@ -87,14 +89,14 @@ daemon_died() {
     die "polluxd did not start: $1; the end of its log is above"
 }
 
-# What the two conditions below wait for ends early when the daemon does.
+# The two conditions below also hold when there is nothing to wait for, as the daemon ended.
 taps_there() {
-    alive "$DAEMON_PID" || daemon_died "the process ended"
+    alive "$DAEMON_PID" || return 0
     in_ns dir test -e /sys/class/net/plxc0 -a -e /sys/class/net/plxs0
 }
 
 daemon_answers() {
-    alive "$DAEMON_PID" || daemon_died "the process ended"
+    alive "$DAEMON_PID" || return 0
     ctl version
 }
 

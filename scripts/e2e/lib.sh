@@ -138,6 +138,23 @@ plug() {
     in_ns "$name" ip link set "$device" up
 }
 
+# cable A B: a cable within the director's namespace, its kernel not talking.
+cable() {
+    in_ns dir ip link add "$1" type veth peer name "$2"
+    in_ns dir sysctl -qw "net.ipv6.conf.$1.disable_ipv6=1" "net.ipv6.conf.$2.disable_ipv6=1"
+    in_ns dir ip link set "$1" up
+    in_ns dir ip link set "$2" up
+}
+
+# whole_checksums: the hosts sum up what they send. What a kernel leaves to a device that is none
+# would arrive unfinished at a program that reads the cable's other end (a TAP finishes it).
+whole_checksums() {
+    local n
+    for n in cl/eth0 rt/eth0 rt/eth1 "${REALS[@]/#/r}"; do
+        in_ns "${n%/*}" ethtool -K "$([[ $n == */* ]] && echo "${n#*/}" || echo eth0)" tx off >/dev/null
+    done
+}
+
 clients_up() {
     plug cl eth0 brc "$CLIENT_IP/24"
     plug rt eth0 brc 198.51.100.1/24
