@@ -6,8 +6,9 @@ use ::dataplane::counters::RealCounters;
 use ::dataplane::flow::extension::Extension;
 use ::dataplane::flow::table::FlowTable;
 use ::dataplane::io::dpdk::{Delivery, Offloads, PortOptions, Rss};
+use ::dataplane::snapshot::DeviceWork;
 use ::dataplane::units::PortId;
-use control::config::{Config, Idle, Steering};
+use control::config::{Config, Idle, Offload, Steering};
 use control::engine::PortFacts;
 
 use crate::workers::{Dataplane, Plan};
@@ -128,7 +129,16 @@ fn port_options(config: &Config, n: usize, workers: usize) -> PortOptions {
     o.promiscuous = p.promiscuous;
     // Neighbour discovery asks group addresses.
     o.all_multicast = true;
-    o.offloads = Offloads { rx_csum: false, tx_csum: false, vlan_strip: false, ..Offloads::default() };
+    let asked = p.offloads != Offload::Off;
+    o.offloads = Offloads {
+        // The one header checksum that is looked at takes as few instructions as asking the device.
+        rx_csum: false,
+        tx_csum: asked,
+        vlan: asked && !p.vlans.is_empty(),
+        segments: true,
+        fast_free: asked,
+        by_software: p.offloads == Offload::On,
+    };
     o.rss = if workers > 1 { Rss::FiveTuple } else { Rss::Off };
     o
 }
@@ -184,7 +194,8 @@ pub fn port_facts(config: &Config, dataplane: &Dataplane) -> Vec<PortFacts> {
             }
             details.insert("idle".to_owned(), format!("{:?}", dataplane.idle).to_lowercase());
             let o = i.offloads;
-            let offloads = [(o.rx_csum, "rx-checksum"), (o.tx_csum, "tx-checksum"), (o.segments, "segments")];
+            let offloads =
+                [(o.tx_csum, "tx-checksum"), (o.vlan, "vlan"), (o.segments, "segments"), (o.fast_free, "fast-free")];
             PortFacts {
                 name: config.ports.get(i.port.index()).map_or_else(String::new, |p| p.name.clone()),
                 device: i.device.clone(),
@@ -197,6 +208,7 @@ pub fn port_facts(config: &Config, dataplane: &Dataplane) -> Vec<PortFacts> {
                 steering: steering.into(),
                 offloads: offloads.iter().filter(|(on, _)| *on).map(|(_, n)| (*n).to_owned()).collect(),
                 details,
+                work: DeviceWork { tags: o.vlan, checksums: o.tx_csum },
             }
         })
         .collect()

@@ -8,6 +8,7 @@ mod features {
     mod ftp;
     mod full_nat;
     mod jumbo;
+    mod offload;
     mod overload;
     mod ping;
     mod replace;

@@ -141,6 +141,7 @@ impl PacketBuf for GenBuf {
     fn set_tx_offload(&mut self, offload: TxOffload) {
         self.0.tx = offload;
     }
+    fn set_tx_tag(&mut self, _: u16) {}
     #[inline(always)]
     fn mark(&self) -> u64 {
         self.0.mark

@@ -66,6 +66,7 @@ pub fn compile(input: &Input) -> Spec {
     Spec {
         generation: input.generation,
         settings: input.settings.clone(),
+        devices: input.topology.devices.clone(),
         interfaces: input.topology.interfaces.iter().map(|i| i.spec.clone()).collect(),
         vips,
         services: input.services.iter().filter_map(|s| service(s, input.ids)).collect(),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::snapshot::{IfaceId, InterfaceSpec};
+use dataplane::snapshot::{DeviceWork, IfaceId, InterfaceSpec};
 use dataplane::units::{Ip, Mac, PortId};
 
 use crate::config::{Config, Route};
@@ -25,6 +25,8 @@ pub struct Topology {
     pub interfaces: Vec<Interface>,
     /// Static routes, the longest prefix first.
     pub routes: Vec<Route>,
+    /// What the ports' devices do, by port.
+    pub devices: Vec<DeviceWork>,
 }
 
 /// How the director reaches an address.
@@ -63,7 +65,7 @@ impl Topology {
         }
         let mut routes = config.routes.clone();
         routes.sort_by_key(|r| std::cmp::Reverse(r.to.prefix_len));
-        Self { interfaces, routes }
+        Self { interfaces, routes, devices: Vec::new() }
     }
 
     /// An interface by number.

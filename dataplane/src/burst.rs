@@ -160,6 +160,18 @@ impl<B: PacketBuf> Burst<B> {
         }
     }
 
+    /// The lanes of frames whose 802.1Q tag the device took out.
+    #[cold]
+    pub fn tagged(&self) -> Lanes {
+        let mut out = Lanes(0);
+        for (i, buf) in self.bufs[..self.n.min(BURST)].iter().enumerate() {
+            if buf.as_ref().is_some_and(|b| b.rx_info().vlan_tci.is_some()) {
+                out.insert(i);
+            }
+        }
+        out
+    }
+
     /// Ends a lane: frees the packet and counts why.
     #[inline]
     pub fn drop_lane<I: PacketIo<Buf = B>>(

@@ -212,6 +212,16 @@ pub struct InterfaceSpec {
     pub addresses: Vec<(Ip, u8)>,
 }
 
+/// What a port's device does for the packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceWork {
+    /// It takes 802.1Q tags out of the frames it receives, and puts them into those that ask for it.
+    pub tags: bool,
+    /// It sums up the packets that ask for it (TCP and UDP).
+    pub checksums: bool,
+}
+
 /// A directly reachable host or gateway, with its Ethernet address once known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NextHopSpec {
@@ -368,6 +378,8 @@ pub struct Spec {
     pub generation: u64,
     /// Global settings.
     pub settings: Settings,
+    /// What the ports' devices do, by port; nothing where there is no entry.
+    pub devices: Vec<DeviceWork>,
     /// Interfaces by [`IfaceId`].
     pub interfaces: Vec<InterfaceSpec>,
     /// VIPs, with or without a service: answered to ARP and ping. The number is the
@@ -435,6 +447,8 @@ pub struct NextHop {
     pub header: [u8; 16],
     /// Length of the whole Ethernet header: 14 or 18.
     pub l2_len: u8,
+    /// The 802.1Q tag that the device is to put in; 0: none.
+    pub device_tag: u16,
     /// Whether the destination's Ethernet address is known.
     pub resolved: bool,
     /// Where the frame leaves.
@@ -445,6 +459,14 @@ pub struct NextHop {
     pub iface: IfaceId,
     /// The next hop's address.
     pub ip: Ip,
+}
+
+impl NextHop {
+    /// Whether a frame with nothing but addresses and type can leave for it.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.resolved && self.l2_len == 14 && self.device_tag == 0
+    }
 }
 
 /// A real server as the stages need it.
@@ -552,7 +574,7 @@ impl Forward {
         let plain_tunnel = real.mode != ForwardingMode::Tunnel || real.tunnel == Tunnel::Ipip;
         let known = matches!(real.mode, ForwardingMode::Nat | ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
         let family = real.addr.is_v4() || real.mode != ForwardingMode::Tunnel;
-        let hop = hop.filter(|h| h.resolved && h.l2_len == 14 && known && plain_tunnel && family);
+        let hop = hop.filter(|h| h.is_plain() && known && plain_tunnel && family);
         let mut out =
             Self { header: [0; 12], addr: real.addr, source: real.source.v4_bytes(), outer_sum: 0, mtu: 0, way: 0 };
         if let Some(hop) = hop.filter(|_| real.available) {
@@ -615,6 +637,10 @@ pub struct Snapshot {
     pub generation: u64,
     /// Global settings.
     pub settings: Settings,
+    /// What the ports' devices do, by port.
+    pub devices: Box<[DeviceWork]>,
+    /// Whether any of them takes tags out of frames.
+    pub strips: bool,
     /// Interfaces by [`IfaceId`].
     pub interfaces: Box<[InterfaceSpec]>,
     /// Services by [`ServiceId`].
@@ -725,6 +751,8 @@ impl Snapshot {
                 spec.settings.full_nat.addresses.iter().filter(family).copied().collect()
             }),
             macs: compile_macs(spec),
+            strips: spec.devices.iter().any(|d| d.tags),
+            devices: spec.devices.clone().into(),
             interfaces: spec.interfaces.clone().into(),
             real_addresses: spec.reals.iter().map(|r| r.addr).collect(),
             next_hops,
@@ -870,10 +898,23 @@ impl Snapshot {
         self.next_hops.get(id.index())
     }
 
+    /// What the device of `port` does.
+    #[inline]
+    pub fn device(&self, port: PortId) -> DeviceWork {
+        self.devices.get(port.index()).copied().unwrap_or_default()
+    }
+
     /// The director's own address on an interface, of `like`'s family.
     pub fn own_address(&self, iface: IfaceId, like: Ip) -> Option<Ip> {
         let addresses = &self.interfaces.get(usize::from(iface.0))?.addresses;
         addresses.iter().map(|(a, _)| *a).find(|a| a.is_v4() == like.is_v4())
+    }
+}
+
+impl Spec {
+    /// What the device of `port` does.
+    fn device(&self, port: PortId) -> DeviceWork {
+        self.devices.get(port.index()).copied().unwrap_or_default()
     }
 }
 
@@ -954,6 +995,7 @@ fn compile_next_hops(spec: &Spec) -> Box<[NextHop]> {
     let unknown = NextHop {
         header: [0; 16],
         l2_len: 14,
+        device_tag: 0,
         resolved: false,
         port: PortId(0),
         mtu: 1500,
@@ -966,13 +1008,16 @@ fn compile_next_hops(spec: &Spec) -> Box<[NextHop]> {
         let mut header = [0; 16];
         header[..6].copy_from_slice(&h.mac.unwrap_or_default().0);
         header[6..12].copy_from_slice(&iface.mac.0);
-        if let Some(vlan) = iface.vlan {
+        let by_device = spec.device(iface.port).tags;
+        let in_frame = iface.vlan.filter(|_| !by_device);
+        if let Some(vlan) = in_frame {
             header[12..14].copy_from_slice(&0x8100u16.to_be_bytes());
             header[14..16].copy_from_slice(&vlan.to_be_bytes());
         }
         out[h.id.index()] = NextHop {
             header,
-            l2_len: if iface.vlan.is_some() { 18 } else { 14 },
+            l2_len: if in_frame.is_some() { 18 } else { 14 },
+            device_tag: iface.vlan.filter(|_| by_device).unwrap_or(0),
             resolved: h.mac.is_some(),
             port: iface.port,
             mtu: iface.mtu,

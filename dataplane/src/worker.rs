@@ -536,13 +536,14 @@ impl<I: PacketIo> Worker<I> {
         let Self { core, io, snapshot, burst, .. } = self;
         let s = &**snapshot;
         burst.n = n;
-        let (rest, bytes) = match self.fast {
+        let tagged = if s.strips { burst.tagged() } else { Lanes(0) };
+        let (rest, bytes) = match self.fast && tagged.is_empty() {
             true => fast::fast(s, core, io, burst, port, steer),
-            false => (Lanes::first(n), 0),
+            false => (Lanes::first(n), burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum()),
         };
         self.sample.end(&core.link.counters.worker.cycles_fast);
         if !rest.is_empty() {
-            self.general(port, rest, steer);
+            self.general(port, rest, tagged, steer);
             self.sample.end(&self.core.link.counters.worker.cycles_general);
         }
         bytes
@@ -550,10 +551,12 @@ impl<I: PacketIo> Worker<I> {
 
     /// The straight line for what the fast stage left.
     #[inline]
-    fn general(&mut self, port: PortId, rest: Lanes, steer: bool) {
+    fn general(&mut self, port: PortId, rest: Lanes, tagged: Lanes, steer: bool) {
         let Self { core, io, snapshot, burst, .. } = self;
         let s = &**snapshot;
-        parse::parse(burst, rest, s.port_mac(port));
+        parse::parse(burst, Lanes(rest.0 & !tagged.0), s.port_mac(port));
+        // A frame whose tag the device took out looks like one of the port itself.
+        burst.slow.0 |= rest.0 & tagged.0;
         if !burst.slow.is_empty() {
             local::examine(s, core, io, burst, steer);
         }

@@ -92,6 +92,18 @@ pub enum Steering {
     Rss,
 }
 
+/// What a port's device is asked to do for the packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// What it offers, unless that is software.
+    #[default]
+    Auto,
+    /// What it offers, software or not.
+    On,
+    /// Nothing.
+    Off,
+}
+
 /// The poll workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
@@ -132,6 +144,8 @@ pub struct Port {
     pub tx_descriptors: u16,
     /// Whether the device is to take frames for any station.
     pub promiscuous: bool,
+    /// What the device is asked to do for the packets.
+    pub offloads: Offload,
 }
 
 impl Port {
@@ -147,6 +161,7 @@ impl Port {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             promiscuous: false,
+            offloads: Offload::Auto,
         }
     }
 }

@@ -6,7 +6,7 @@ use dataplane::units::Mac;
 
 use super::read::set;
 use super::reader::{Field, Section};
-use super::{Config, Port, Route, StaticNeighbour, Vlan};
+use super::{Config, Offload, Port, Route, StaticNeighbour, Vlan};
 use crate::model::Network;
 
 pub fn read_ports(root: &Section, c: &mut Config) {
@@ -48,6 +48,8 @@ pub fn read_ports(root: &Section, c: &mut Config) {
         set(&mut p.rx_descriptors, s.get("rx_descriptors").and_then(|f| f.int(64..=32768)));
         set(&mut p.tx_descriptors, s.get("tx_descriptors").and_then(|f| f.int(64..=32768)));
         set(&mut p.promiscuous, s.get("promiscuous").and_then(|f| f.bool()));
+        let offloads = [("auto", Offload::Auto), ("on", Offload::On), ("off", Offload::Off)];
+        set(&mut p.offloads, s.get("offloads").and_then(|f| f.choice(&offloads)));
         for v in s.sections("vlans") {
             read_vlan(&v, &mut p, &mut seen);
         }

@@ -6,6 +6,7 @@ use super::request::{Change, Operation};
 use crate::config;
 use crate::model::{Error, ErrorCode, NewService, Services};
 use crate::state::{SetTimeouts, TimeoutChange, fingerprint};
+use crate::topology::Topology;
 
 /// Operations in one request.
 const MOST_OPERATIONS: usize = 200_000;
@@ -146,7 +147,8 @@ impl Engine {
         if self.timeouts.is_some_and(|t| t.base != self.file_timeouts()) {
             self.timeouts = None;
         }
-        self.topology = crate::topology::Topology::new(&self.config, &self.macs);
+        let devices = std::mem::take(&mut self.topology.devices);
+        self.topology = Topology { devices, ..Topology::new(&self.config, &self.macs) };
         self.needs_restart.clone_from(&waits);
         self.go_over_to(services, now);
         for w in self.config.warnings.clone() {

@@ -108,7 +108,8 @@ impl Engine {
         let mac =
             |p: &PortFacts| p.mac.parse::<Mac>().map_err(|message| EngineError::Port { port: p.name.clone(), message });
         let macs = ports.iter().map(mac).collect::<Result<Vec<_>, _>>()?;
-        let topology = Topology::new(&config, &macs);
+        let devices = ports.iter().map(|p| p.work).collect();
+        let topology = Topology { devices, ..Topology::new(&config, &macs) };
         let mut engine = Self {
             topology,
             macs,

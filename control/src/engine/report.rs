@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use dataplane::snapshot::DeviceWork;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,9 @@ pub struct PortFacts {
     /// Whatever else the daemon knows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
+    /// The same of `offloads`, as the dataplane is told.
+    #[serde(skip)]
+    pub work: DeviceWork,
 }
 
 /// A port with its counters, summed over the workers.

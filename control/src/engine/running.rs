@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::core::Engine;
-use crate::config::{self, Config, Idle, LogFormat, Steering, TIMEOUT_KEYS};
+use crate::config::{self, Config, Idle, LogFormat, Offload, Steering, TIMEOUT_KEYS};
 use crate::model::{Limits, Network, NewService};
 
 /// The configuration that runs now, in the form in which it can be given to a daemon again.
@@ -109,6 +109,8 @@ pub struct RunningPort {
     pub tx_descriptors: u16,
     /// Whether the device takes frames for any station.
     pub promiscuous: bool,
+    /// What the device is asked to do for the packets: `auto`, `on` or `off`.
+    pub offloads: String,
 }
 
 /// A VLAN of a port.
@@ -312,6 +314,11 @@ fn port(p: &config::Port) -> RunningPort {
         rx_descriptors: p.rx_descriptors,
         tx_descriptors: p.tx_descriptors,
         promiscuous: p.promiscuous,
+        offloads: match p.offloads {
+            Offload::Auto => "auto".into(),
+            Offload::On => "on".into(),
+            Offload::Off => "off".into(),
+        },
     }
 }
 

@@ -394,6 +394,7 @@ fn ports() -> Vec<PortView> {
             tx_queues: 2,
             steering: "software".into(),
             offloads: vec!["ipv4-checksum".into()],
+            work: Default::default(),
             details: BTreeMap::from([("idle".into(), "relax".into())]),
         },
         addresses: vec![address.into()],

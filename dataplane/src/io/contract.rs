@@ -107,9 +107,10 @@ fn metadata<I: PacketIo>(io: &mut I) {
         assert_eq!(buf.mark(), mark);
     }
     buf.set_mark(5);
-    let all = TxOffload { l2_len: 14, l3_len: 20, ip_csum: true, l4_csum: Some(6), ipv4: true, vlan_tci: Some(7) };
+    let all = TxOffload { l2_len: 14, l3_len: 20, ip_csum: true, l4_csum: Some(6), ipv4: true };
     for offload in [TxOffload::default(), all, TxOffload::default()] {
         buf.set_tx_offload(offload);
+        buf.set_tx_tag(7);
     }
     assert_eq!(buf.rx_info().vlan_tci, None, "a tag to be put in is not one that was taken out");
     assert_eq!((buf.mark(), buf.ingress()), (5, PortId(31)), "requests to the device change nothing else");

@@ -11,11 +11,12 @@ mod device;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::io::{BURST, PacketBuf, PacketIo, RxInfo, TxOffload};
 use crate::units::PortId;
+use crate::wire::vlan;
 
 /// Bytes in front of a received frame, as DPDK's `RTE_PKTMBUF_HEADROOM`.
 pub const HEADROOM: usize = 128;
@@ -36,6 +37,7 @@ struct Inner {
     mark: u64,
     rx: RxInfo,
     tx: TxOffload,
+    tx_tag: Option<u16>,
 }
 
 impl MemBuf {
@@ -50,6 +52,7 @@ impl MemBuf {
         b.mark = 0;
         b.rx = RxInfo::default();
         b.tx = TxOffload::default();
+        b.tx_tag = None;
     }
     fn whole(&self) -> Vec<u8> {
         [&self.0.bytes[self.0.head..], &self.0.tail[..]].concat()
@@ -138,6 +141,9 @@ impl PacketBuf for MemBuf {
     fn set_tx_offload(&mut self, offload: TxOffload) {
         self.0.tx = offload;
     }
+    fn set_tx_tag(&mut self, tci: u16) {
+        self.0.tx_tag = Some(tci);
+    }
     #[inline(always)]
     fn mark(&self) -> u64 {
         self.0.mark
@@ -155,6 +161,16 @@ struct Arrival {
     rx: RxInfo,
 }
 
+impl Arrival {
+    fn strip(&mut self) {
+        if let Some(tci) = vlan::remove(&mut self.bytes) {
+            self.bytes.drain(..vlan::LEN);
+            self.first = self.first.saturating_sub(vlan::LEN);
+            self.rx.vlan_tci = Some(tci);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queues {
     rx: Vec<VecDeque<Arrival>>,
@@ -166,6 +182,10 @@ pub struct Wire {
     ports: Vec<Mutex<Queues>>,
     /// Receive queues of each port.
     queues: usize,
+    /// Whether the devices take tags out of the frames that arrive.
+    strips: AtomicBool,
+    /// Frames whose checksum the devices were asked for.
+    summed: AtomicU64,
     live: AtomicIsize,
     swallowed: AtomicU64,
 }
@@ -177,6 +197,8 @@ impl Wire {
         Arc::new(Self {
             ports: (0..ports).map(|_| port()).collect(),
             queues,
+            strips: AtomicBool::new(false),
+            summed: AtomicU64::new(0),
             live: AtomicIsize::new(0),
             swallowed: AtomicU64::new(0),
         })
@@ -202,8 +224,16 @@ impl Wire {
         self.arrive(port, queue, frame, frame.len(), rx);
     }
 
+    /// From now on the devices take 802.1Q tags out of the frames that arrive.
+    pub fn strip_tags(&self) {
+        self.strips.store(true, Relaxed);
+    }
+
     fn arrive(&self, port: usize, queue: usize, frame: &[u8], first: usize, rx: RxInfo) {
-        let arrival = Arrival { bytes: frame.to_vec(), first, rx };
+        let mut arrival = Arrival { bytes: frame.to_vec(), first, rx };
+        if self.strips.load(Relaxed) {
+            arrival.strip();
+        }
         self.with(port, |q| {
             if let Some(q) = q.rx.get_mut(queue) {
                 q.push_back(arrival);
@@ -224,6 +254,11 @@ impl Wire {
     /// Packets that are neither free nor sent: kept by a worker, or leaked.
     pub fn live(&self) -> isize {
         self.live.load(Relaxed)
+    }
+
+    /// Frames whose checksum the devices were asked for.
+    pub fn summed(&self) -> u64 {
+        self.summed.load(Relaxed)
     }
 
     /// Packets sent by replaying views.
@@ -353,7 +388,9 @@ impl PacketIo for MemoryIo {
         for buf in bufs[..n].iter_mut().filter_map(Option::take) {
             // Where there is no device to take it, it is freed.
             if !absent && self.replay.is_none() {
-                self.wire.with(port.index(), |q| q.sent.push(device::send(buf.whole(), buf.0.tx)));
+                let asked = buf.0.tx;
+                self.wire.summed.fetch_add(u64::from(asked.l4_csum.is_some()), Relaxed);
+                self.wire.with(port.index(), |q| q.sent.push(device::send(buf.whole(), asked, buf.0.tx_tag)));
             }
             self.put(buf);
             taken += 1;

@@ -54,8 +54,6 @@ pub struct TxOffload {
     pub l4_csum: Option<u8>,
     /// The packet is IPv4 (else IPv6).
     pub ipv4: bool,
-    /// Insert this 802.1Q tag control information.
-    pub vlan_tci: Option<u16>,
 }
 
 /// One packet. Owned: it is sent, freed or handed to another worker exactly once.
@@ -92,8 +90,10 @@ pub trait PacketBuf: Sized + Send {
     fn set_ingress(&mut self, port: PortId);
     /// What the device found out.
     fn rx_info(&self) -> RxInfo;
-    /// Asks the sending device for work; see [`TxOffload`].
+    /// Asks the sending device for checksums; see [`TxOffload`].
     fn set_tx_offload(&mut self, offload: TxOffload);
+    /// Asks the sending device to put in an 802.1Q tag with this control information (host order).
+    fn set_tx_tag(&mut self, tci: u16);
     /// A word that travels with the packet between workers; 0 on receive.
     fn mark(&self) -> u64;
     /// Sets that word.

@@ -4,7 +4,7 @@
 //! the outer header. Facts as the kernel's `ip_vs_xmit.c` shows them on the wire.
 
 use crate::burst::Lane;
-use crate::io::PacketBuf;
+use crate::io::{PacketBuf, TxOffload};
 use crate::snapshot::{GueChecksum, NextHop, Real, Snapshot, Tunnel};
 use crate::stage::local::sum_range;
 use crate::stage::rewrite::Outcome;
@@ -68,9 +68,16 @@ pub fn wrap<B: PacketBuf>(
     if buf.total_len() > whole {
         buf.truncate(whole);
     }
-    // For a checksum over the payload the inner packet is summed before it moves.
-    let inner_sum = sum_range(buf, l2, whole);
     let inner_len = usize::from(lane.ip_len);
+    let mtu = real.path_mtu(hop);
+    let fits = inner_len + extra <= usize::from(mtu);
+    // Only a whole packet has a checksum that a device can fill in.
+    let sums = match summed(real.tunnel, outer_v4) {
+        Summed::Udp if fits && s.device(hop.port).checksums => Summed::UdpByDevice,
+        other => other,
+    };
+    // For a checksum over the payload the inner packet is summed before it moves.
+    let inner_sum = if matches!(sums, Summed::Gre | Summed::Udp) { sum_range(buf, l2, whole) } else { 0 };
     if !buf.prepend(extra) {
         return Outcome::NoHeadroom;
     }
@@ -81,19 +88,46 @@ pub fn wrap<B: PacketBuf>(
     let tos = super::tunnel::outer_tos(inner.tos);
     let id = if outer_v4 && !df { core.next_ip_id() } else { 0 };
     fill_outer(&mut head[..outer_len], real, proto, extra + inner_len, tos, inner.ttl, df, id);
-    // Remote checksum offload saves a sender that has not summed the inner packet yet. What
-    // comes off a wire is summed, so the kernel falls back to the plain checksum, and so do we.
-    if let Tunnel::Gue { checksum: GueChecksum::Udp | GueChecksum::Remote, .. } = real.tunnel {
-        udp_checksum(&mut head, outer_len, extra, inner_len, inner_sum);
-    } else if !outer_v4 && matches!(real.tunnel, Tunnel::Vxlan { .. }) {
-        udp_checksum(&mut head, outer_len, extra, inner_len, inner_sum);
+    match sums {
+        Summed::Udp => udp_checksum(&mut head, outer_len, extra, inner_len, Some(inner_sum)),
+        Summed::UdpByDevice => {
+            udp_checksum(&mut head, outer_len, extra, inner_len, None);
+            buf.set_tx_offload(TxOffload {
+                l2_len: hop.l2_len,
+                l3_len: outer_len as u16,
+                ip_csum: false,
+                l4_csum: Some(17),
+                ipv4: outer_v4,
+            });
+        }
+        Summed::Gre | Summed::Nothing => {}
     }
     let Some(out) = buf.data_mut().get_mut(l2..l2 + extra) else { return Outcome::NoHeadroom };
     out.copy_from_slice(&head[..extra]);
     lane.ip_len += extra as u16;
     lane.v4 = outer_v4;
-    let mtu = real.path_mtu(hop);
-    if lane.ip_len > mtu { Outcome::Fragment(mtu) } else { Outcome::Send }
+    if fits { Outcome::Send } else { Outcome::Fragment(mtu) }
+}
+
+/// What of a wrapped packet has a checksum over the packet inside, and who adds it up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Summed {
+    Nothing,
+    Gre,
+    Udp,
+    UdpByDevice,
+}
+
+fn summed(tunnel: Tunnel, outer_v4: bool) -> Summed {
+    match tunnel {
+        Tunnel::Gre { checksum: true } => Summed::Gre,
+        // Remote checksum offload saves a sender that has not summed the inner packet yet. What
+        // comes off a wire is summed, so the kernel falls back to the plain checksum, and so do we.
+        Tunnel::Gue { checksum: GueChecksum::Udp | GueChecksum::Remote, .. } => Summed::Udp,
+        // RFC 8200 section 8.1: over IPv6 a UDP checksum is not optional.
+        Tunnel::Vxlan { .. } if !outer_v4 => Summed::Udp,
+        _ => Summed::Nothing,
+    }
 }
 
 /// Fills what stands between the outer header and the packet; returns the outer protocol.
@@ -168,13 +202,19 @@ fn fill_outer(out: &mut [u8], real: &Real, proto: u8, len: usize, tos: u8, ttl: 
     }
 }
 
-/// Fills in the outer UDP checksum over pseudo-header, shim and packet.
-fn udp_checksum(head: &mut [u8; EXTRA_MAX], outer_len: usize, extra: usize, inner_len: usize, inner_sum: u16) {
+/// Fills in the outer UDP checksum over pseudo-header, shim and packet; of the pseudo-header
+/// alone for a device to complete, if the packet was not summed.
+fn udp_checksum(head: &mut [u8; EXTRA_MAX], outer_len: usize, extra: usize, inner_len: usize, inner_sum: Option<u16>) {
     let addresses = if outer_len == 20 { 12..20 } else { 8..40 };
     let len = ((extra - outer_len + inner_len) as u32).to_be_bytes();
     let pseudo =
         checksum::add(checksum::sum(&head[addresses]), checksum::add(checksum::sum(&len), checksum::sum(&[0, 17])));
-    let sum = !checksum::add(checksum::add(pseudo, checksum::sum(&head[outer_len..extra])), inner_sum);
-    let sum = if sum == 0 { 0xffff } else { sum };
+    let sum = match inner_sum {
+        None => pseudo,
+        Some(inner) => match !checksum::add(checksum::add(pseudo, checksum::sum(&head[outer_len..extra])), inner) {
+            0 => 0xffff,
+            sum => sum,
+        },
+    };
     head[outer_len + 6..outer_len + 8].copy_from_slice(&sum.to_ne_bytes());
 }

@@ -9,7 +9,7 @@ use crate::burst::{Burst, Lane};
 use crate::counters::DropReason;
 use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::link::{Event, WorkerLink};
-use crate::snapshot::{Hop, IfaceId, NextHop, Snapshot};
+use crate::snapshot::{Hop, IfaceId, InterfaceSpec, NextHop, Snapshot};
 use crate::units::{Ip, NextHopId, PortId, Tick};
 use crate::worker::Core;
 
@@ -168,6 +168,15 @@ pub fn send_via<I: PacketIo>(core: &mut Core<I::Buf>, io: &mut I, mut buf: I::Bu
     core.out.push(hop.port, buf, io, &core.link);
 }
 
+/// Sends a whole frame on an interface. Its tag is in the frame, unless the device puts tags in.
+#[cold]
+pub fn send_on<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, mut buf: I::Buf, iface: &InterfaceSpec) {
+    if let Some(vlan) = iface.vlan.filter(|_| s.device(iface.port).tags) {
+        buf.set_tx_tag(vlan);
+    }
+    core.out.push(iface.port, buf, io, &core.link);
+}
+
 #[inline(always)]
 fn write_header<B: PacketBuf>(buf: &mut B, hop: &NextHop, v4: bool) {
     let ethertype: [u8; 2] = if v4 { [0x08, 0x00] } else { [0x86, 0xdd] };
@@ -176,6 +185,9 @@ fn write_header<B: PacketBuf>(buf: &mut B, hop: &NextHop, v4: bool) {
         if let Some(h) = data.first_chunk_mut::<14>() {
             h[..12].copy_from_slice(&hop.header[..12]);
             h[12..14].copy_from_slice(&ethertype);
+        }
+        if hop.device_tag != 0 {
+            buf.set_tx_tag(hop.device_tag);
         }
     } else if let Some(h) = data.first_chunk_mut::<18>() {
         h[..16].copy_from_slice(&hop.header);

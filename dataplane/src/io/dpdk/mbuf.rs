@@ -342,11 +342,14 @@ impl PacketBuf for Mbuf {
             Some(17) => sys::RTE_MBUF_F_TX_UDP_CKSUM,
             _ => 0,
         };
-        if let Some(tci) = offload.vlan_tci {
-            s.set_vlan_tci(tci);
-            flags |= sys::RTE_MBUF_F_TX_VLAN;
-        }
         s.set_ol_flags(flags);
+    }
+
+    #[inline(always)]
+    fn set_tx_tag(&mut self, tci: u16) {
+        let s = self.seg();
+        s.set_vlan_tci(tci);
+        s.set_ol_flags(s.ol_flags() | sys::RTE_MBUF_F_TX_VLAN);
     }
 
     #[inline(always)]
@@ -371,12 +374,9 @@ impl PacketBuf for Mbuf {
 // The mark fits into the union of hashes, which ends before the next field.
 const _: () = assert!(sys::LAYOUT_rte_mbuf_hash + 8 <= sys::LAYOUT_rte_mbuf_buf_len);
 
-/// Every request to the sending device that is made here.
-const ALL_TX: u64 = sys::RTE_MBUF_F_TX_IP_CKSUM
-    | sys::RTE_MBUF_F_TX_IPV4
-    | sys::RTE_MBUF_F_TX_IPV6
-    | sys::RTE_MBUF_F_TX_L4_MASK
-    | sys::RTE_MBUF_F_TX_VLAN;
+/// Every request for checksums that is made here.
+const ALL_TX: u64 =
+    sys::RTE_MBUF_F_TX_IP_CKSUM | sys::RTE_MBUF_F_TX_IPV4 | sys::RTE_MBUF_F_TX_IPV6 | sys::RTE_MBUF_F_TX_L4_MASK;
 
 /// `bits` ones.
 const fn mask(bits: u32) -> u64 {

@@ -11,15 +11,16 @@ pub struct Offloads {
     pub rx_csum: bool,
     /// Compute IPv4, TCP and UDP checksums of the packets that ask for it.
     pub tx_csum: bool,
-    /// Take an 802.1Q tag out of received frames.
-    pub vlan_strip: bool,
-    /// Put an 802.1Q tag into the frames that ask for it.
-    pub vlan_insert: bool,
+    /// Take an 802.1Q tag out of received frames, and put one into the frames that ask for it. Both
+    /// or neither: what came without its tag must be able to leave with one.
+    pub vlan: bool,
     /// Packets in several segments, received and sent: needed when the MTU exceeds one buffer.
     pub segments: bool,
     /// Free sent packets the fast way: every packet that is sent has one segment and comes
     /// from the port's one pool.
     pub fast_free: bool,
+    /// Ask for checksums and tags even where it is this machine's CPU that does them.
+    pub by_software: bool,
 }
 
 const RX_CSUM: u64 =
@@ -40,10 +41,12 @@ impl Offloads {
         Self {
             rx_csum: self.rx_csum && rx_has(RX_CSUM),
             tx_csum: self.tx_csum && tx_has(TX_CSUM),
-            vlan_strip: self.vlan_strip && rx_has(sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP),
-            vlan_insert: self.vlan_insert && tx_has(sys::RTE_ETH_TX_OFFLOAD_VLAN_INSERT),
+            vlan: self.vlan
+                && rx_has(sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP)
+                && tx_has(sys::RTE_ETH_TX_OFFLOAD_VLAN_INSERT),
             segments,
             fast_free: self.fast_free && !segments && tx_has(sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE),
+            by_software: false,
         }
     }
 
@@ -53,7 +56,7 @@ impl Offloads {
         if self.rx_csum {
             flags |= RX_CSUM;
         }
-        if self.vlan_strip {
+        if self.vlan {
             flags |= sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
         }
         if self.segments {
@@ -68,7 +71,7 @@ impl Offloads {
         if self.tx_csum {
             flags |= TX_CSUM;
         }
-        if self.vlan_insert {
+        if self.vlan {
             flags |= sys::RTE_ETH_TX_OFFLOAD_VLAN_INSERT;
         }
         if self.segments {
@@ -85,8 +88,7 @@ impl Offloads {
         [
             (self.rx_csum && !used.rx_csum, "rx_csum"),
             (self.tx_csum && !used.tx_csum, "tx_csum"),
-            (self.vlan_strip && !used.vlan_strip, "vlan_strip"),
-            (self.vlan_insert && !used.vlan_insert, "vlan_insert"),
+            (self.vlan && !used.vlan, "vlan"),
             (self.segments && !used.segments, "segments"),
             (self.fast_free && !used.fast_free, "fast_free"),
         ]

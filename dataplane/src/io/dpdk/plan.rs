@@ -36,22 +36,25 @@ impl Plan {
         };
         let software = SOFTWARE_DRIVERS.contains(&driver.as_str());
         let mut wish = options.offloads;
-        if software {
-            // The CPU would sum every packet up where an incremental update does.
+        if software && !wish.by_software {
+            // It is the CPU that would do them.
             wish.rx_csum = false;
             wish.tx_csum = false;
+            wish.vlan = false;
         }
         if PARTIAL_CHECKSUM_DRIVERS.contains(&driver.as_str()) {
             wish.rx_csum = false;
         }
-        let offloads = wish.offered_by(offer.rx_offload_capa, offer.tx_offload_capa);
-        let missing = options.offloads.missing_from(offloads);
-        if !missing.is_empty() {
-            notes.push(format!("{driver} is not asked for {}", missing.join(", ")));
-        }
         // Ethernet header, two tags, frame check sequence.
         let needs = usize::from(options.mtu.unwrap_or(1500)) + 14 + 8 + 4;
         let room = usize::from(pool.data_room().saturating_sub(HEADROOM));
+        // A device that may send chains cannot free the fast way.
+        wish.segments &= needs > room;
+        let offloads = wish.offered_by(offer.rx_offload_capa, offer.tx_offload_capa);
+        let missing = Offloads { fast_free: false, ..wish }.missing_from(offloads);
+        if !missing.is_empty() {
+            notes.push(format!("{driver} does not offer {}", missing.join(", ")));
+        }
         if needs > room && !offloads.segments {
             if let Some(mtu) = options.mtu {
                 return Err(PortError::Mtu { device: options.device.clone(), mtu, needs, room });

@@ -7,7 +7,7 @@ use crate::wire::{checksum, protocol, vlan};
 
 /// The frame as it leaves the device. What was asked for in vain (a header that is not
 /// there) is left undone, as hardware would.
-pub(super) fn send(mut frame: Vec<u8>, asked: TxOffload) -> Vec<u8> {
+pub(super) fn send(mut frame: Vec<u8>, asked: TxOffload, tag: Option<u16>) -> Vec<u8> {
     if let Some(ip) = frame.get_mut(usize::from(asked.l2_len)..) {
         if asked.ip_csum && asked.ipv4 {
             sum_header(ip, usize::from(asked.l3_len));
@@ -16,7 +16,7 @@ pub(super) fn send(mut frame: Vec<u8>, asked: TxOffload) -> Vec<u8> {
             sum_transport(ip, usize::from(asked.l3_len), proto, asked.ipv4);
         }
     }
-    if let Some(tci) = asked.vlan_tci {
+    if let Some(tci) = tag {
         frame.splice(0..0, [0; vlan::LEN]);
         vlan::insert(&mut frame, tci);
     }

@@ -160,8 +160,7 @@ fn unsummed(v4: bool) -> (Vec<u8>, TxOffload) {
     f[14 + l3 + 6..14 + l3 + 8].copy_from_slice(&pseudo.to_ne_bytes());
     f[14 + l3 + 8..].copy_from_slice(b"hello");
     f.resize(f.len() + 3, 0x55);
-    let asked =
-        TxOffload { l2_len: 14, l3_len: l3 as u16, ip_csum: v4, l4_csum: Some(17), ipv4: v4, vlan_tci: Some(0x2003) };
+    let asked = TxOffload { l2_len: 14, l3_len: l3 as u16, ip_csum: v4, l4_csum: Some(17), ipv4: v4 };
     (f, asked)
 }
 
@@ -169,7 +168,7 @@ fn unsummed(v4: bool) -> (Vec<u8>, TxOffload) {
 fn what_was_asked_of_the_device_is_done() {
     for v4 in [true, false] {
         let (frame, asked) = unsummed(v4);
-        let sent = device::send(frame.clone(), asked);
+        let sent = device::send(frame.clone(), asked, Some(0x2003));
         let l2 = vlan::parse(&sent).unwrap();
         assert_eq!((l2.tci, l2.len, sent.len()), (Some(0x2003), 18, frame.len() + 4));
         let packet = &sent[18..];
@@ -181,11 +180,11 @@ fn what_was_asked_of_the_device_is_done() {
         };
         assert_eq!(checksum::add(pseudo, checksum::sum(&packet[l3..l3 + 13])), 0xffff);
         assert_eq!(sent[sent.len() - 3..], [0x55; 3]);
-        assert_eq!(device::send(frame.clone(), TxOffload::default()), frame);
+        assert_eq!(device::send(frame.clone(), TxOffload::default(), None), frame);
     }
     // Nothing to sum, nothing done, nothing breaks.
     for len in 0..60 {
         let (frame, asked) = unsummed(true);
-        device::send(frame[..len.min(frame.len())].to_vec(), asked);
+        device::send(frame[..len.min(frame.len())].to_vec(), asked, Some(0x2003));
     }
 }

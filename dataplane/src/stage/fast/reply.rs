@@ -153,7 +153,7 @@ fn settle<B: PacketBuf, F: Family<N>, const N: usize>(
 #[inline(never)]
 fn way(s: &Snapshot, to: Ip) -> Option<&NextHop> {
     let Hop::Via(id) = s.route(to) else { return None };
-    s.next_hop(id).filter(|hop| hop.resolved && hop.l2_len == 14)
+    s.next_hop(id).filter(|hop| hop.is_plain())
 }
 
 /// Over IPv4. The addresses are carried along as they were read.

@@ -6,6 +6,7 @@ use crate::io::{PacketBuf, PacketIo};
 use crate::link::Event;
 use crate::snapshot::{IfaceId, Snapshot};
 use crate::stage::local::Examined;
+use crate::stage::resolve;
 use crate::units::{Ip, Mac};
 use crate::worker::Core;
 
@@ -37,9 +38,10 @@ pub fn examine<I: PacketIo>(
         return Examined::Drop(DropReason::BadArp);
     }
     let probe = sender == Ip::from_v4([0; 4]);
-    let Some(own) = s.interfaces.get(usize::from(iface.0)).map(|x| x.mac) else {
+    let Some(here) = s.interfaces.get(usize::from(iface.0)) else {
         return Examined::Drop(DropReason::BadArp);
     };
+    let own = here.mac;
     if s.local(sender).is_some() {
         if mac != own {
             core.tell(Event::DuplicateAddress { iface, ip: sender, mac });
@@ -57,12 +59,11 @@ pub fn examine<I: PacketIo>(
     }
     core.link.counters.worker.neighbour_replies_sent.add(1);
     if let Some(mut buf) = burst.bufs[i].take() {
-        let port = buf.ingress();
         if let Some(frame) = buf.data_mut().get_mut(..l2 + LEN) {
             answer(frame, l2, own, mac, sender, target);
         }
         buf.truncate(l2 + LEN);
-        core.out.push(port, buf, io, &core.link);
+        resolve::send_on(s, core, io, buf, here);
     }
     Examined::Gone
 }

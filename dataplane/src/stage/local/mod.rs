@@ -67,8 +67,9 @@ fn look<I: PacketIo>(
     let data = buf.data();
     let Some(eth) = data.first_chunk::<ETH>() else { return Examined::Drop(DropReason::TooShort) };
     let mut ethertype = u16::from_be_bytes([eth[12], eth[13]]);
-    let (mut l2, mut vid) = (ETH, buf.rx_info().vlan_tci.map_or(0, |t| t & 0xfff));
-    if ethertype == 0x8100 {
+    let taken_out = buf.rx_info().vlan_tci;
+    let (mut l2, mut vid) = (ETH, taken_out.map_or(0, vlan::vlan_of));
+    if ethertype == vlan::CUSTOMER && taken_out.is_none() {
         let Some(tag) = data.get(ETH..ETH + 4) else { return Examined::Drop(DropReason::TooShort) };
         vid = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
         ethertype = u16::from_be_bytes([tag[2], tag[3]]);

@@ -7,6 +7,7 @@ use crate::io::{PacketBuf, PacketIo};
 use crate::link::Event;
 use crate::snapshot::{IfaceId, Snapshot};
 use crate::stage::local::Examined;
+use crate::stage::resolve;
 use crate::units::{Ip, Mac};
 use crate::wire::checksum;
 use crate::worker::Core;
@@ -161,12 +162,13 @@ fn advertise<I: PacketIo>(
     target: Ip,
     asker: Option<Mac>,
 ) -> Examined {
-    let Some(own) = s.interfaces.get(usize::from(iface.0)).map(|x| x.mac) else {
+    let Some(here) = s.interfaces.get(usize::from(iface.0)) else {
         return Examined::Drop(DropReason::BadNd);
     };
+    let own = here.mac;
     let Some(old) = burst.bufs[i].take() else { return Examined::Gone };
     let lane = burst.lanes[i];
-    let (l2, port) = (usize::from(lane.l2), old.ingress());
+    let l2 = usize::from(lane.l2);
     let mut head = [0; 18];
     old.copy_out(0, &mut head);
     io.free(old);
@@ -201,7 +203,7 @@ fn advertise<I: PacketIo>(
         ip[42..44].copy_from_slice(&sum.to_ne_bytes());
     }
     core.link.counters.worker.neighbour_replies_sent.add(1);
-    core.out.push(port, buf, io, &core.link);
+    resolve::send_on(s, core, io, buf, here);
     Examined::Gone
 }
 
