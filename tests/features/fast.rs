@@ -22,7 +22,7 @@ impl Dice {
     }
 }
 
-/// TCP and UDP over both families; the servers take turns with `modes`.
+/// TCP and UDP over both families, to ports 80 and 81; the servers take turns with `modes`.
 fn mixed(modes: &[ForwardingMode]) -> Spec {
     let mut spec = world(modes[0], 3);
     for mut udp in spec.services.clone() {
@@ -37,6 +37,19 @@ fn mixed(modes: &[ForwardingMode]) -> Spec {
         (real.id, real.service) = (RealId(real.id.0 + 200), ServiceId(real.service.0 + 2));
         spec.reals.push(real);
     }
+    for mut other in spec.services.clone() {
+        if let Match::Address { port, .. } = &mut other.matches {
+            *port = 81;
+        }
+        other.id = ServiceId(other.id.0 + 4);
+        // In another order, so that a client's two connections have different servers.
+        other.reals = other.reals.iter().rev().map(|r| RealId(r.0 + 400)).collect();
+        spec.services.push(other);
+    }
+    for mut real in spec.reals.clone() {
+        (real.id, real.service) = (RealId(real.id.0 + 400), ServiceId(real.service.0 + 4));
+        spec.reals.push(real);
+    }
     for real in &mut spec.reals {
         real.mode = modes[real.id.0 as usize % modes.len()];
     }
@@ -46,13 +59,15 @@ fn mixed(modes: &[ForwardingMode]) -> Spec {
     spec
 }
 
+/// Two flows each come from the same port of a client: they have the same hash, and the first guess is
+/// wrong for one of them.
 fn flow(n: usize) -> Segment {
-    let port = 40000 + n;
+    let (port, to) = (40000 + n / 8 * 4 + n % 4, 80 + n / 4 % 2);
     match n % 4 {
-        0 => Segment::tcp(&format!("10.1.0.1:{port}"), "10.9.0.1:80", ACK),
-        1 => Segment::tcp(&format!("[2001:db8:1::1]:{port}"), "[2001:db8:9::1]:80", ACK),
-        2 => Segment::udp(&format!("10.1.0.2:{port}"), "10.9.0.1:80"),
-        _ => Segment::udp(&format!("[2001:db8:1::2]:{port}"), "[2001:db8:9::1]:80"),
+        0 => Segment::tcp(&format!("10.1.0.1:{port}"), &format!("10.9.0.1:{to}"), ACK),
+        1 => Segment::tcp(&format!("[2001:db8:1::1]:{port}"), &format!("[2001:db8:9::1]:{to}"), ACK),
+        2 => Segment::udp(&format!("10.1.0.2:{port}"), &format!("10.9.0.1:{to}")),
+        _ => Segment::udp(&format!("[2001:db8:1::2]:{port}"), &format!("[2001:db8:9::1]:{to}")),
     }
 }
 

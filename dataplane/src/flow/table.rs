@@ -172,6 +172,14 @@ impl FlowTable {
         FlowId(record)
     }
 
+    /// Where the guess was wrong (another flow has the same tag, or the bucket was full when the flow
+    /// came): the flow under `hash` whose record is the `same`, wherever it is.
+    #[cold]
+    #[inline(never)]
+    pub fn guess_again(&self, hash: FlowHash, same: impl Fn(&FlowRecord) -> bool) -> Option<FlowId> {
+        self.find(hash, self.index.probe(hash), same)
+    }
+
     /// The flow under `hash` whose record is the `same`.
     #[inline(always)]
     pub fn find(&self, hash: FlowHash, c: Candidates, same: impl Fn(&FlowRecord) -> bool) -> Option<FlowId> {

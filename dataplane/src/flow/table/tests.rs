@@ -57,6 +57,25 @@ fn both_directions_find_the_record() {
 }
 
 #[test]
+fn where_the_guess_was_wrong_the_flow_is_found_all_the_same() {
+    let mut t = table(1000);
+    // Four of one hash each, and buckets that are too full for some.
+    for n in 0..1000 {
+        let r = record(n, Tick(1000));
+        t.insert(hash(&t, &r), r, Tick(0)).unwrap();
+    }
+    let mut wrong = 0;
+    for n in 0..1000 {
+        let h = hash(&t, &record(n, Tick(0)));
+        wrong += u32::from(t.get(t.guess(h)).real != RealId(n));
+        let id = t.guess_again(h, |r| r.real == RealId(n)).unwrap();
+        assert_eq!(t.get(id).real, RealId(n));
+        assert_eq!(t.guess_again(h, |r| r.real == RealId(5000)), None);
+    }
+    assert!(wrong >= 750, "{wrong}");
+}
+
+#[test]
 fn it_holds_as_many_as_promised_and_then_refuses() {
     let mut t = table(1000);
     for n in 0..1000 {

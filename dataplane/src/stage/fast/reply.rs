@@ -8,6 +8,7 @@ use super::{Books, HEAD, Own, Quick, TCP, guess_some, read_plain, six};
 use crate::burst::{Burst, Lanes};
 use crate::flow::hash::{FlowHash, Secret};
 use crate::flow::record::FlowRecord;
+use crate::flow::table::FlowTable;
 use crate::io::{BURST, PacketBuf};
 use crate::snapshot::{Forward, Hop, NextHop, Snapshot};
 use crate::units::{Be16, Ip, PortId};
@@ -121,12 +122,12 @@ fn settle<B: PacketBuf, F: Family<N>, const N: usize>(
     let (mut back, mut same, mut route) = (Back::default(), true, (F::Client::default(), None));
     for i in lanes {
         let i = i & (BURST - 1);
-        let q = &quick[i];
+        let q = &mut quick[i];
         let Some(h) = bufs[i].as_mut().and_then(|b| b.data_mut().first_chunk_mut::<N>()) else { continue };
-        let record = flows.get_mut(q.flow);
-        if !F::is_reply(record, h, q) {
+        if !F::is_reply(flows.get(q.flow), h, q) && !search::<F, N>(flows, h, q) {
             continue;
         }
+        let record = flows.get_mut(q.flow);
         let client = F::client(h, q);
         if client != route.0 || route.1.is_none() {
             route = (client, way(s, F::ip(client)));
@@ -147,6 +148,14 @@ fn settle<B: PacketBuf, F: Family<N>, const N: usize>(
         back.ready.insert(i);
     }
     Back { port: back.port.filter(|_| same), ..back }
+}
+
+/// Looks further for the flow of a packet whose guess was wrong.
+#[cold]
+#[inline(never)]
+fn search<F: Family<N>, const N: usize>(flows: &FlowTable, h: &[u8; N], q: &mut Quick) -> bool {
+    let found = flows.guess_again(q.hash, |r| F::is_reply(r, h, q));
+    found.map(|id| q.flow = id).is_some()
 }
 
 /// The next hop towards a client, if a frame can leave for it as it is.

@@ -2,9 +2,10 @@
 //! compared, as four words a packet are too much to carry along.
 
 use super::rewrite::apply_l4;
-use super::{Books, Known, Own, TCP, TCP_STATE, UDP, UDP_STATE, guess_some};
+use super::{Books, Known, Own, Quick, TCP, TCP_STATE, UDP, UDP_STATE, guess_some};
 use crate::burst::{Burst, Lanes};
 use crate::flow::record::{FlowRecord, TailFirst, flags};
+use crate::flow::table::FlowTable;
 use crate::io::{BURST, PacketBuf};
 use crate::snapshot::{Forward, ForwardingMode, Snapshot};
 use crate::stage::parse::{ETH, fits};
@@ -94,9 +95,11 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, 
         let q = &mut quick[i & (BURST - 1)];
         let Some(buf) = &mut bufs[i & (BURST - 1)] else { continue };
         let Some(h) = buf.data_mut().first_chunk_mut::<HEAD>() else { continue };
+        if !is_steady(flows.get(q.flow), h, q.request.proto_state) && !search(flows, h, q) {
+            continue;
+        }
         let record = flows.get_mut(q.flow);
-        if is_steady(record, h, q.request.proto_state)
-            && let Some((to, counter)) = books.find(record, q.ip_len)
+        if let Some((to, counter)) = books.find(record, q.ip_len)
             && readdress(h, to, record)
         {
             books.enter(record, counter, q.ip_len);
@@ -107,6 +110,14 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, 
         }
     }
     Known { ready, way: (any == all).then_some(all) }
+}
+
+/// Looks further for the flow of a packet whose guess was wrong.
+#[cold]
+#[inline(never)]
+fn search(flows: &FlowTable, h: &[u8; HEAD], q: &mut Quick) -> bool {
+    let state = q.request.proto_state;
+    flows.guess_again(q.hash, |r| is_steady(r, h, state)).map(|id| q.flow = id).is_some()
 }
 
 /// Whether the packet is one of this flow's, and the flow one that is served here.
