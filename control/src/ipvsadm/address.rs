@@ -7,10 +7,7 @@ pub fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (ip, rest) = rest.split_once(']')?;
         let ip = IpAddr::V6(ip.parse::<Ipv6Addr>().ok()?);
-        return match rest {
-            "" => Some((ip, None)),
-            _ => Some((ip, Some(port(rest.strip_prefix(':')?)?))),
-        };
+        return Some((ip, Some(port(rest.strip_prefix(':')?)?)));
     }
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
         return Some((IpAddr::V6(ip), None));
@@ -20,7 +17,13 @@ pub fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
         None => (text, None),
     };
     let ip: Ipv4Addr = ip.parse().ok().or_else(|| from_etc_hosts(ip))?;
-    (!ip.is_unspecified() && !ip.is_multicast()).then_some((IpAddr::V4(ip), p))
+    Some((IpAddr::V4(ip), p))
+}
+
+/// The same for a service: no group's address, and not that of no host.
+pub fn service(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    let own = |ip: &IpAddr| ip.is_ipv6() || !(ip.is_unspecified() || ip.is_multicast());
+    address(text).filter(|(ip, _)| own(ip))
 }
 
 /// A number, or the name of a well-known port.
@@ -74,22 +77,9 @@ fn from_etc_services(name: &str) -> Option<u16> {
     })
 }
 
-/// A whole number within bounds, in decimal, octal or hexadecimal as `strtol` reads it.
+/// A whole number within bounds, in decimal, with or without a sign.
 pub fn number(text: &str, low: i64, high: i64) -> Option<i64> {
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(d) => (-1, d),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let (radix, digits) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        Some(d) => (16, d),
-        None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
-        None => (10, digits),
-    };
-    if digits.starts_with(['-', '+']) {
-        return None;
-    }
-    let n = sign * i64::from_str_radix(digits, radix).ok()?;
-    (low..=high).contains(&n).then_some(n)
+    text.parse().ok().filter(|n| (low..=high).contains(n))
 }
 
 /// The prefix length of a netmask: dotted for IPv4, or a number of bits for either family.

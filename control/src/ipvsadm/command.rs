@@ -101,6 +101,44 @@ pub fn parse(args: &[&str], marks: &Marks) -> Result<Command, Failure> {
     Ok(Command::Change(operation))
 }
 
+/// Whether the value of the option given last is one; what it means is looked at later.
+pub(super) fn value(w: &Words, o: &Given) -> Result<(), Failure> {
+    let text = o.value.unwrap_or_default();
+    match o.name {
+        "service-address" => service_key(w).map(drop),
+        "ipv6" => match w.get("service-address") {
+            Some(s) if s.long == "--fwmark-service" => Ok(()),
+            _ => Err(Failure::wrong("-6 used before -f\n")),
+        },
+        "persistent" if o.value.is_some() => seconds(text, 1).map(drop),
+        "real-server" => real_server(text).map(drop),
+        "weight" => limit(*o, "weight").map(drop),
+        "u-threshold" => limit(*o, "u_threshold").map(drop),
+        "l-threshold" => limit(*o, "l_threshold").map(drop),
+        "tun-type" if !matches!(text, "ipip" | "gue" | "gre") => Err(Failure::wrong("illegal tunnel type specified")),
+        "tun-port" => tunnel_port(text).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the scheduler's flags are such of the scheduler.
+pub(super) fn sched_flags(w: &Words) -> Result<(), Failure> {
+    let Some(o) = w.get("sched-flags") else { return Ok(()) };
+    let named = w.get("scheduler").and_then(|o| o.value).unwrap_or_default();
+    let scheduler = if named.is_empty() { Ok(Scheduler::default()) } else { named.parse() };
+    // Of one that is not known none are.
+    flags(o.value.unwrap_or_default(), scheduler.unwrap_or_default()).map(drop)
+}
+
+fn real_server(text: &str) -> Result<(std::net::IpAddr, Option<u16>), Failure> {
+    address::address(text).ok_or_else(|| Failure::wrong("illegal real server address[:port] specified"))
+}
+
+fn tunnel_port(text: &str) -> Result<u16, Failure> {
+    let n = address::number(text, 1, 65535).and_then(|n| u16::try_from(n).ok());
+    n.ok_or_else(|| Failure::wrong("illegal tunnel port specified"))
+}
+
 fn must<T>(value: Option<T>) -> Result<T, Failure> {
     value.ok_or_else(Failure::usage)
 }
@@ -120,7 +158,7 @@ fn service_key(w: &Words) -> Result<Option<ServiceKey>, Failure> {
         }
     };
     let wrong = || Failure::wrong("illegal virtual server address[:port] specified");
-    let (vip, port) = address::address(text).ok_or_else(wrong)?;
+    let (vip, port) = address::service(text).ok_or_else(wrong)?;
     Ok(Some(ServiceKey::Address { protocol, vip, port: port.unwrap_or(0) }))
 }
 
@@ -129,9 +167,12 @@ fn service(w: &Words, marks: &Marks) -> Result<NewService, Failure> {
     let mut s = NewService::new(key);
     let mut unknown_scheduler = false;
     if let Some(o) = w.get("scheduler") {
-        match o.value.unwrap_or_default().parse::<Scheduler>() {
-            Ok(known) => s.scheduler = known,
-            Err(_) => unknown_scheduler = true,
+        match o.value.unwrap_or_default() {
+            "" => {}
+            name => match name.parse::<Scheduler>() {
+                Ok(known) => s.scheduler = known,
+                Err(_) => unknown_scheduler = true,
+            },
         }
     }
     s.persistence = persistence(w, &key)?;
@@ -198,8 +239,7 @@ fn flags(text: &str, scheduler: Scheduler) -> Result<BTreeSet<SchedFlag>, Failur
 fn server(w: &Words) -> Result<Operation, Failure> {
     let service = must(service_key(w)?)?;
     let text = w.get("real-server").and_then(|o| o.value).unwrap_or_default();
-    let wrong = || Failure::wrong("illegal real server address[:port] specified");
-    let (ip, port) = address::address(text).ok_or_else(wrong)?;
+    let (ip, port) = real_server(text)?;
     let mut r = RealServer::new(ServerKey { ip, port: port.unwrap_or_else(|| service.port()) });
     r.mode = match w.get("forwarding-method").map(|o| o.long) {
         Some("--masquerading") => ForwardingMode::Nat,
@@ -254,14 +294,7 @@ fn tunnel(w: &Words, mode: ForwardingMode) -> Result<Tunnel, Failure> {
     }
     let kind = w.get("tun-type").and_then(|o| o.value).unwrap_or("ipip");
     let illegal = |name: &str| Failure::wrong(format!("Illegal '{name}' option with the '{kind}' tunnel type"));
-    let port = match w.get("tun-port") {
-        None => None,
-        Some(o) => {
-            let wrong = || Failure::wrong("illegal tunnel port specified");
-            let n = address::number(o.value.unwrap_or_default(), 1, 65535).ok_or_else(wrong)?;
-            Some(u16::try_from(n).map_err(|_| wrong())?)
-        }
-    };
+    let port = w.get("tun-port").map(|o| tunnel_port(o.value.unwrap_or_default())).transpose()?;
     match kind {
         "ipip" => match names[1..].iter().find(|n| w.has(n)) {
             Some(n) => Err(illegal(n)),

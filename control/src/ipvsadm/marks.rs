@@ -32,41 +32,59 @@ impl Marks {
         if !words.next().is_some_and(|w| w.contains("iptables") || w.contains("ip6tables")) {
             return false;
         }
-        let (mut protocol, mut network, mut ports, mut mark) = (None, None, (0, u16::MAX), None);
+        let (mut protocol, mut network, mut ports, mut mark) = (None, None, vec![(0, u16::MAX)], None);
         while let Some(option) = words.next() {
+            if matches!(option, "-w" | "--wait") {
+                continue;
+            }
             let Some(value) = words.next() else { return false };
             let known = match option {
-                "-t" | "-A" | "-I" | "-j" | "-m" => true,
-                "-p" => {
+                // The chain may be followed by a place in it.
+                "-I" | "--insert" => {
+                    let _ = words.clone().next().filter(|w| w.parse::<u32>().is_ok()).and_then(|_| words.next());
+                    true
+                }
+                "-t" | "--table" | "-A" | "--append" | "-j" | "--jump" | "-m" | "--match" => true,
+                // Clients are on one side only.
+                "-i" | "--in-interface" => true,
+                "-p" | "--protocol" => {
                     protocol = match value {
-                        "tcp" => Some(Protocol::Tcp),
-                        "udp" => Some(Protocol::Udp),
-                        "sctp" => Some(Protocol::Sctp),
+                        "tcp" | "6" => Some(Protocol::Tcp),
+                        "udp" | "17" => Some(Protocol::Udp),
+                        "sctp" | "132" => Some(Protocol::Sctp),
                         _ => return false,
                     };
                     true
                 }
-                "-d" => value.parse::<Network>().map(|n| network = Some(n)).is_ok(),
-                "--dport" => {
-                    let (a, b) = value.split_once(':').unwrap_or((value, value));
-                    a.parse().ok().zip(b.parse().ok()).map(|p| ports = p).is_some()
+                "-d" | "--dst" | "--destination" => value.parse::<Network>().map(|n| network = Some(n)).is_ok(),
+                "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+                    let range = |text: &str| {
+                        let (a, b) = text.split_once(':').unwrap_or((text, text));
+                        a.parse().ok().zip(b.parse().ok())
+                    };
+                    value.split(',').map(range).collect::<Option<Vec<_>>>().map(|p| ports = p).is_some()
                 }
-                "--set-mark" => super::address::number(value, 1, i64::from(u32::MAX))
-                    .and_then(|m| u32::try_from(m).ok())
-                    .map(|m| mark = Some(m))
-                    .is_some(),
+                "--set-mark" | "--set-xmark" => number(value).map(|m| mark = Some(m)).is_some(),
                 _ => false,
             };
             if !known {
                 return false;
             }
         }
-        match (network, mark) {
-            (Some(network), Some(mark)) => {
-                self.add(mark, MarkRule { protocol, network, port_first: ports.0, port_last: ports.1 });
-                true
-            }
-            _ => false,
+        let (Some(network), Some(mark)) = (network, mark) else { return false };
+        for (port_first, port_last) in ports {
+            self.add(mark, MarkRule { protocol, network, port_first, port_last });
         }
+        true
     }
+}
+
+/// A mark other than 0, in decimal or hexadecimal, of all bits.
+fn number(text: &str) -> Option<u32> {
+    let text = text.strip_suffix("/0xffffffff").unwrap_or(text);
+    let n = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    n.ok().filter(|n| *n > 0)
 }

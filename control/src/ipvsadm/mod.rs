@@ -55,6 +55,9 @@ pub fn explain(operation: &Operation, error: &Error) -> Failure {
         ErrorCode::ServerExists => "Destination already exists",
         ErrorCode::NoSuchServer => "No such destination",
         ErrorCode::Invalid if error.field.as_deref() == Some("lower_threshold") => "Numerical result out of range",
+        ErrorCode::Invalid if on_server && error.field.as_deref() == Some("address") => {
+            "Invalid operation.  Possibly wrong module version, address not unicast, ..."
+        }
         _ => return Failure::refused(error.message.clone()),
     })
 }

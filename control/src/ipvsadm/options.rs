@@ -1,6 +1,7 @@
 //! Words into options: what may stand where, and what is said when it does not.
 
 use super::Failure;
+use super::command::{sched_flags, value};
 
 /// A command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -291,12 +292,16 @@ fn long<'a>(form: &'a str, value: Option<&'a str>, rest: &mut Rest<'_, 'a>, w: &
     give(w, Given { name, long: l, value })
 }
 
+/// Takes an option in. A wrong value is complained of before anything that stands behind it.
 fn give<'a>(w: &mut Words<'a>, option: Given<'a>) -> Result<(), Failure> {
+    if matches!(option.name, "ipv6" | "sort") && w.has(option.name) {
+        return Ok(());
+    }
     if w.has(option.name) {
         return Err(Failure::wrong(format!("multiple '{}' options specified", option.name)));
     }
     w.options.push(option);
-    Ok(())
+    value(w, &option)
 }
 
 fn check(w: &Words) -> Result<(), Failure> {
@@ -305,18 +310,55 @@ fn check(w: &Words) -> Result<(), Failure> {
     if let Some(a) = w.arguments.first().filter(|_| !takes_arguments) {
         return Err(Failure::wrong(format!("unexpected argument {a}")));
     }
-    for name in required(verb) {
-        if !w.has(name) {
+    sched_flags(w)?;
+    for name in ORDER {
+        let given = w.has(name);
+        if !given && required(verb).contains(&name) {
             let m = format!("You need to supply the '{name}' option for the '{}' command", verb.name());
             return Err(Failure::wrong(m));
         }
-    }
-    for o in &w.options {
-        // -6 goes with -f, wherever that may stand.
-        let goes = o.name == "ipv6" && w.has("service-address");
-        if !goes && !required(verb).contains(&o.name) && !allowed(verb).contains(&o.name) {
-            return Err(Failure::wrong(format!("Illegal '{}' option with the '{}' command", o.name, verb.name())));
+        if given && !required(verb).contains(&name) && !allowed(verb).contains(&name) {
+            return Err(Failure::wrong(format!("Illegal '{name}' option with the '{}' command", verb.name())));
         }
     }
     Ok(())
 }
+
+/// The order in which options are looked at once all have been read. `ipv6` and `sort` go with
+/// any command.
+const ORDER: [Name; 34] = [
+    "numeric",
+    "connection",
+    "service-address",
+    "scheduler",
+    "persistent",
+    "netmask",
+    "real-server",
+    "forwarding-method",
+    "weight",
+    "u-threshold",
+    "l-threshold",
+    "mcast-interface",
+    "timeout",
+    "daemon",
+    "stats",
+    "rate",
+    "thresholds",
+    "persistent-conn",
+    "nosort",
+    "syncid",
+    "exact",
+    "ops",
+    "pe",
+    "sched-flags",
+    "mcast-group",
+    "mcast-port",
+    "mcast-ttl",
+    "sync-maxlen",
+    "tun-info",
+    "tun-type",
+    "tun-port",
+    "tun-nocsum",
+    "tun-csum",
+    "tun-remcsum",
+];

@@ -162,6 +162,7 @@ impl Service {
     pub fn add_server(&mut self, new: &NewServer) -> Result<(), Error> {
         let mut server = new.clone();
         server.address = self.normal(&server.address);
+        self.check_thresholds(&server)?;
         if self.server(&server.address).is_some() {
             let m = format!("the service {} has the real server {} already", self.address, server.address);
             return Err(Error::new(ErrorCode::ServerExists, m).remedy("change it instead of adding it"));
@@ -174,6 +175,9 @@ impl Service {
     /// Changes a real server.
     pub fn set_server(&mut self, key: &ServerKey, patch: &ServerPatch) -> Result<(), Error> {
         let key = self.normal(key);
+        if let (Some(upper_threshold), Some(lower_threshold)) = (patch.upper_threshold, patch.lower_threshold) {
+            self.check_thresholds(&RealServer { upper_threshold, lower_threshold, ..RealServer::new(key) })?;
+        }
         let Some(at) = self.servers.iter().position(|s| s.address == key) else {
             return Err(Error::no_such_server(&self.address, &key));
         };
@@ -207,6 +211,10 @@ impl Service {
     fn check_server(&self, s: &RealServer) -> Result<(), Error> {
         let (key, at) = (self.address, s.address);
         let mode = s.mode.name();
+        if !is_unicast(at.ip) {
+            let m = format!("the real server {at} of {key} has an address that is no host's");
+            return Err(Error::invalid("address", m).remedy("give the address of one host"));
+        }
         if let ServiceKey::Address { port, .. } = key
             && matches!(s.mode, ForwardingMode::DirectRouting | ForwardingMode::Tunnel)
             && at.port != port
@@ -238,14 +246,27 @@ impl Service {
         }
         check_tunnel(s)?;
         self.check_server_extras(s)?;
-        if s.lower_threshold > 0 && s.lower_threshold > s.upper_threshold {
-            let m = format!(
-                "the real server {at} of {key} has a lower threshold of {} above its upper one of {}",
-                s.lower_threshold, s.upper_threshold
-            );
-            return Err(Error::invalid("lower_threshold", m).remedy("the lower threshold is at most the upper one"));
+        self.check_thresholds(s)
+    }
+
+    /// Looked at before anything else, as the kernel does.
+    fn check_thresholds(&self, s: &RealServer) -> Result<(), Error> {
+        if s.lower_threshold <= s.upper_threshold {
+            return Ok(());
         }
-        Ok(())
+        let m = format!(
+            "the real server {} of {} has a lower threshold of {} above its upper one of {}",
+            s.address, self.address, s.lower_threshold, s.upper_threshold
+        );
+        Err(Error::invalid("lower_threshold", m).remedy("the lower threshold is at most the upper one"))
+    }
+}
+
+/// Whether an address is that of one host, which packets may be routed to.
+fn is_unicast(ip: std::net::IpAddr) -> bool {
+    match ip {
+        std::net::IpAddr::V4(ip) => !(ip.octets()[0] == 0 || ip.is_broadcast() || ip.is_multicast()),
+        std::net::IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local()),
     }
 }
 
