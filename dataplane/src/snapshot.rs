@@ -123,7 +123,7 @@ pub struct Settings {
     /// What a SYN on the 4-tuple of an old flow does (kernel: 0 nothing, 1 reschedule
     /// when the old flow is closing and the server gone or weight 0, bit by bit as there).
     pub conn_reuse_mode: u8,
-    /// Copy DF to the outer header and tell clients of a smaller path MTU.
+    /// Tunnels: copy DF to the outer header and tell clients of a smaller path MTU.
     pub pmtu_disc: bool,
     /// Tell a real server that its reply belongs to no flow (ICMP 3/3).
     pub nat_icmp_send: bool,
@@ -680,6 +680,8 @@ pub struct Snapshot {
 
 /// FTP's control port.
 const FTP: u16 = 21;
+/// Port of FTP's active data connections.
+const FTP_DATA: u16 = 20;
 /// The first port that is not privileged (`ip_unprivileged_port_start`).
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
@@ -808,9 +810,10 @@ impl Snapshot {
         self.service(*id)
     }
 
-    /// The FTP service that a connection to an unprivileged port may belong to.
+    /// The FTP service that a connection to an unprivileged port, or to that of data, may belong to.
     fn ftp_for(&self, protocol: u8, vip: Ip, port: Be16) -> Option<&ServiceId> {
-        if protocol != 6 || !self.has_ftp || port.get() < FIRST_UNPRIVILEGED {
+        let data = port.get() >= FIRST_UNPRIVILEGED || port.get() == FTP_DATA;
+        if protocol != 6 || !self.has_ftp || !data {
             return None;
         }
         self.by_address.get(&(vip, port_protocol(FTP, protocol)))

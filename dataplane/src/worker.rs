@@ -63,6 +63,8 @@ pub struct Core<B> {
     pub link: Arc<WorkerLink>,
     /// The time of this poll.
     pub now: Tick,
+    /// The burst comes from a port: nobody has looked at its packets before.
+    pub fresh: bool,
     /// Frames on their way out, by port.
     pub out: Outbox<B>,
     /// Packets that wait for an Ethernet address.
@@ -472,6 +474,7 @@ impl<I: PacketIo> Worker<I> {
                 sched,
                 link,
                 now: Tick(0),
+                fresh: false,
                 out,
                 waiting: Waiting::new(),
                 fragments: Fragments::new(),
@@ -509,7 +512,9 @@ impl<I: PacketIo> Worker<I> {
                 self.sample.end(&self.core.link.counters.worker.cycles_receive);
                 if n > 0 {
                     packets += n;
+                    self.core.fresh = true;
                     let bytes = self.process(port, n, self.software_steering && self.core.workers > 1);
+                    self.core.fresh = false;
                     let counters = self.core.link.counters.port(port);
                     counters.rx_packets.add(n as u64);
                     counters.rx_bytes.add(bytes);

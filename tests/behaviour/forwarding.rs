@@ -280,3 +280,45 @@ fn a_server_that_is_the_director_answers_as_its_stack() {
         assert_eq!(lab.line("-Ln --stats", "UDP 10.9.0.1:53"), "UDP 10.9.0.1:53 1 1 1 30 58");
     }
 }
+
+#[test]
+fn pmtu_disc_is_for_tunnels_alone() {
+    for (mode, size) in [("-m", 1390), ("-g", 1390), ("-i", 1370)] {
+        let server = format!("-a -t 10.9.0.1:80 -r 10.2.0.11:80 {mode}");
+        let mut lab = Lab::with(json!({"mtu_srv": 1400, "mtu_cli": 1300}), &["-A -t 10.9.0.1:80 -s rr", &server]);
+        lab.sysctl("pmtu_disc", 0);
+        lab.send("c tcp 10.1.0.1:1 > 10.9.0.1:80 S");
+        let verdict = lab.send(&format!("c tcp 10.1.0.1:1 > 10.9.0.1:80 PA len={size} df"));
+        assert_eq!(verdict == "icmp 3/4", mode != "-i", "{mode}: {verdict}");
+        if mode == "-m" {
+            lab.send("s tcp 10.2.0.11:80 > 10.1.0.1:1 PA len=1390 df");
+            assert_eq!((lab.field("type"), lab.field("code"), lab.field("rest")), (json!(3), json!(4), json!(1300)));
+        }
+    }
+}
+
+#[test]
+fn a_record_route_gets_the_vip_on_both_ways() {
+    for (mode, path) in [("-m", "ipopt"), ("-g", "ipopt"), ("-i", "inner.ipopt")] {
+        let server = format!("-a -t 10.9.0.1:80 -r 10.2.0.11:80 {mode}");
+        let mut lab = Lab::new(&["-A -t 10.9.0.1:80 -s rr", &server]);
+        // Room for two addresses, one of them taken; then none left; other options stay.
+        for (sent, left) in [
+            ("010707040000000000000000", "010707080a09000100000000"),
+            ("01070b0800000000000000000000000000000000", "01070b0c000000000a0900010000000000000000"),
+            ("070708010203040000000000", "070708010203040000000000"),
+            ("94040000", "94040000"),
+        ] {
+            lab.send(&format!("c tcp 10.1.0.1:1 > 10.9.0.1:80 S ipopt={sent}"));
+            assert_eq!(lab.field(path), left, "{mode}");
+            assert_eq!(lab.field("ip_ok"), true);
+        }
+    }
+    let mut lab = Lab::new(&["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m"]);
+    lab.send("c tcp 10.1.0.1:1 > 10.9.0.1:80 S");
+    lab.send("s tcp 10.2.0.11:80 > 10.1.0.1:1 SA ipopt=0107070400000000");
+    assert_eq!((lab.field("ipopt"), lab.field("ip_ok")), (json!("010707080a090001"), json!(true)));
+    // What is only routed gets the address towards its next hop.
+    lab.send("s tcp 10.2.0.11:99 > 10.1.0.1:1 SA ipopt=0107070400000000");
+    assert_eq!((lab.field("ipopt"), lab.field("ip_ok")), (json!("010707080a030001"), json!(true)));
+}

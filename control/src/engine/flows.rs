@@ -14,6 +14,8 @@ use super::run::Ticket;
 use crate::ids::Ids;
 use crate::model::{Error, ErrorCode, ServerKey, ServiceKey, Services, protocol_name};
 
+/// Port of FTP's control connections.
+const FTP: u16 = 21;
 /// Listings under way at a time.
 const MOST: usize = 16;
 /// Rows of one page.
@@ -196,7 +198,15 @@ fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) 
         other => other.name(),
     };
     // The record's port is that of the packets, which the server's key lacks behind a service of any port.
-    let server = real.map(|(_, s)| ServerKey { port: if r.rport.get() != 0 { r.rport.get() } else { s.port }, ..*s });
+    let server = real.map(|(service, s)| {
+        let port = match r.rport.get() {
+            // A template holds for all ports behind a service of any, of FTP, or by mark.
+            0 if template && matches!(service.port(), 0 | FTP) => 0,
+            0 => s.port,
+            port => port,
+        };
+        ServerKey { port, ..*s }
+    });
     FlowView {
         protocol: Protocol::from_number(r.proto).map_or_else(|| r.proto.to_string(), |p| protocol_name(p).into()),
         client: r.client.to_std(),

@@ -139,6 +139,8 @@ impl State {
 
 /// The SCTP chunk type INIT, as the lane carries it.
 pub const SCTP_INIT: u8 = 1;
+/// The SCTP chunk type ABORT.
+pub const SCTP_ABORT: u8 = 6;
 
 /// How long a flow lives in each state, milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]

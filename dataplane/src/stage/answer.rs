@@ -6,6 +6,7 @@
 
 use crate::burst::{Burst, Direction, Lane, tcp_flags};
 use crate::counters::DropReason;
+use crate::flow::state::SCTP_ABORT;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{Hop, Refusal, Snapshot};
 use crate::stage::local::icmp_error;
@@ -325,6 +326,15 @@ pub fn send_reset<I: PacketIo>(
     len
 }
 
+/// Whether a packet only says that there is no connection any more: a reset, or SCTP's ABORT.
+fn ends(lane: &Lane) -> bool {
+    match lane.key.proto {
+        6 => lane.tcp_flags & tcp_flags::RST != 0,
+        132 => lane.tcp_flags == SCTP_ABORT,
+        _ => false,
+    }
+}
+
 /// A packet that no flow and no service wants and that is not for the director: routed.
 pub fn unrelated<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>, i: usize) {
     if core.expects() && burst.lanes[i].direction == Direction::Reply && ftp::from_real(s, core, io, burst, i) {
@@ -333,7 +343,7 @@ pub fn unrelated<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I,
     let lane = burst.lanes[i];
     let stray = s.settings.nat_icmp_send
         && lane.direction == Direction::Reply
-        && lane.tcp_flags & tcp_flags::RST == 0
+        && !ends(&lane)
         && s.is_real_endpoint(lane.key.vip, lane.key.vport, lane.key.proto);
     if stray {
         // The kernel comes to this after routing, so the packet it quotes has lost a TTL.

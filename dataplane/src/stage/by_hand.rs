@@ -49,7 +49,7 @@ pub fn request<B: PacketBuf>(
         return Outcome::TtlExceeded;
     }
     let mtu = hop.mtu.saturating_sub(segment.as_ref().map_or(0, Segment::put_len));
-    let fit = rewrite::fits(s, lane, buf, mtu);
+    let fit = rewrite::fits(lane, buf, mtu);
     if let Outcome::TooBig(_) = fit {
         // The quoted packet must be the one the client sent, but for its TTL.
         rewrite::undo_l3(lane, buf, record.l3_delta);
@@ -86,7 +86,7 @@ pub fn reply<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, bu
     if !rewrite::lower_ttl(lane, buf, l3) {
         return Outcome::TtlExceeded;
     }
-    let fit = rewrite::fits(s, lane, buf, mtu);
+    let fit = rewrite::fits(lane, buf, mtu);
     if let Outcome::TooBig(_) = fit {
         rewrite::undo_l3(lane, buf, l3);
         return fit;

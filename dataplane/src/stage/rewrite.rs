@@ -97,7 +97,7 @@ pub fn request<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, 
     if !lower_ttl(lane, buf, deltas.0) {
         return Outcome::TtlExceeded;
     }
-    let fit = fits(s, lane, buf, hop.mtu);
+    let fit = fits(lane, buf, hop.mtu);
     if let Outcome::TooBig(_) = fit {
         // The quoted packet must be the one the client sent, but for its TTL.
         undo_l3(lane, buf, deltas.0);
@@ -131,7 +131,7 @@ fn direct<B: PacketBuf>(s: &Snapshot, lane: &Lane, buf: &mut B, hop: &NextHop) -
     if s.settings.dr_decrement_ttl && !lower_ttl(lane, buf, 0) {
         return Outcome::TtlExceeded;
     }
-    fits(s, lane, buf, hop.mtu)
+    fits(lane, buf, hop.mtu)
 }
 
 /// A packet from a real server to a client.
@@ -164,7 +164,7 @@ pub(super) fn reply<B: PacketBuf>(
     if !lower_ttl(lane, buf, l3) {
         return Outcome::TtlExceeded;
     }
-    let fit = fits(s, lane, buf, mtu);
+    let fit = fits(lane, buf, mtu);
     if let Outcome::TooBig(_) = fit {
         undo_l3(lane, buf, l3);
         return fit;
@@ -184,6 +184,9 @@ pub(super) fn reply<B: PacketBuf>(
     counters.out_packets.add(packets);
     counters.out_bytes.add(bytes);
     write_source(lane, buf, vip, vport.0, l4);
+    if lane.v4 && lane.l4 > u16::from(lane.l2) + 20 {
+        super::local::record_route::leave_as(s, lane, buf, vip);
+    }
     fit
 }
 
@@ -206,15 +209,15 @@ pub(super) fn touch(s: &Snapshot, record: &mut FlowRecord, lane: &Lane, now: Tic
     before != after
 }
 
-/// Whether the packet fits a link: sent as it is, refused (IPv6, or DF with path MTU
-/// discovery on), or in pieces.
+/// Whether the packet fits a link: sent as it is, refused (IPv6, or DF), or in pieces. As in the
+/// kernel `pmtu_disc` is for tunnels alone.
 #[inline(always)]
-pub fn fits<B: PacketBuf>(s: &Snapshot, lane: &Lane, buf: &B, mtu: u16) -> Outcome {
+pub fn fits<B: PacketBuf>(lane: &Lane, buf: &B, mtu: u16) -> Outcome {
     if lane.ip_len <= mtu {
         return Outcome::Send;
     }
     let df = buf.data().get(usize::from(lane.l2) + 6).is_some_and(|b| b & 0x40 != 0);
-    if !lane.v4 || (df && s.settings.pmtu_disc) { Outcome::TooBig(mtu) } else { Outcome::Fragment(mtu) }
+    if !lane.v4 || df { Outcome::TooBig(mtu) } else { Outcome::Fragment(mtu) }
 }
 
 /// Lowers the TTL and applies `delta` to the IPv4 header checksum; false when the TTL is used up.

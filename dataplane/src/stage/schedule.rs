@@ -212,7 +212,7 @@ fn one_packet(service: &Service, lane: &Lane) -> u32 {
 fn opens(s: &Snapshot, lane: &Lane) -> bool {
     match lane.key.proto {
         6 => lane.tcp_flags & tcp_flags::RST == 0 && (lane.tcp_flags & tcp_flags::SYN != 0 || s.settings.sloppy_tcp),
-        132 => s.settings.sloppy_sctp || lane.tcp_flags == state::SCTP_INIT,
+        132 => lane.tcp_flags == state::SCTP_INIT || (s.settings.sloppy_sctp && lane.tcp_flags != state::SCTP_ABORT),
         _ => true,
     }
 }
@@ -262,7 +262,8 @@ fn choose<B>(core: &mut Core<B>, lane: &Lane, service: &Service) -> Result<RealI
 /// The port at the real server: its own, or the packet's when it has none, or when that is not
 /// the service's (of a persistent mark's service no port is).
 fn real_port(real: &Real, service: &Service, lane: &Lane) -> Be16 {
-    let forced = matches!(real.mode, ForwardingMode::DirectRouting | ForwardingMode::Tunnel);
+    // Behind a mark the kernel notes the server's port, which these modes do not write.
+    let forced = matches!(real.mode, ForwardingMode::DirectRouting | ForwardingMode::Tunnel) && service.mark == 0;
     let other = match service.mark {
         0 => service.port != lane.key.vport.get() || service.port == 0,
         _ => service.persistence.is_some(),

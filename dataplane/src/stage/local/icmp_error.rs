@@ -217,7 +217,7 @@ fn to_real<I: PacketIo>(
             }
             fix_icmp(buf, lane, record.vip.ip(), real.addr);
         }
-        rewrite::fits(s, lane, buf, hop.mtu)
+        rewrite::fits(lane, buf, hop.mtu)
     };
     finish(s, core, io, burst, i, outcome)
 }

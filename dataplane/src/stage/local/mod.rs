@@ -11,6 +11,7 @@ pub mod fragment;
 mod icmp;
 pub(crate) mod icmp_error;
 mod nd;
+pub(crate) mod record_route;
 mod tunnel_error;
 
 pub use icmp::sum_range;
@@ -123,6 +124,9 @@ fn ip4<I: PacketIo>(
         return Examined::Drop(DropReason::Martian);
     }
     cut(&mut burst.bufs[i], l2 + usize::from(h.total_len));
+    if let (Some(buf), true) = (&mut burst.bufs[i], core.fresh && h.header_len > 20) {
+        record_route::enter(s, buf, l2, h.header_len, Ip::from_v4(h.dst));
+    }
     let lane = &mut burst.lanes[i];
     *lane = Lane {
         key: FlowKey {
@@ -418,7 +422,7 @@ pub(crate) fn route<I: PacketIo>(
     let outcome = match hop {
         crate::snapshot::Hop::None => rewrite::Outcome::NoRoute,
         _ if !rewrite::lower_ttl(&lane, buf, 0) => rewrite::Outcome::TtlExceeded,
-        _ => rewrite::fits(s, &lane, buf, mtu),
+        _ => rewrite::fits(&lane, buf, mtu),
     };
     match outcome {
         rewrite::Outcome::Send => {

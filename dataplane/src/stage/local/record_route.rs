@@ -1,0 +1,90 @@
+//! IPv4's record route (RFC 791 section 3.1): every router on the way enters an address of its
+//! own. Here it is the VIP, for packets to it and for the replies that leave in its name, else the
+//! address towards the next hop, as with Linux.
+
+use crate::burst::Lane;
+use crate::io::PacketBuf;
+use crate::snapshot::{Hop, Snapshot};
+use crate::units::Ip;
+use crate::wire::{checksum, ipv4};
+
+/// Enters an address into a packet's record route, if it has one with room. `l2` is where the IPv4
+/// header starts, `header_len` what it is long; its options are well-formed.
+#[cold]
+pub fn enter<B: PacketBuf>(s: &Snapshot, buf: &mut B, l2: usize, header_len: usize, dst: Ip) {
+    let own = if s.local(dst).is_some() { Some(dst) } else { towards(s, dst) };
+    let header = buf.data_mut().get_mut(l2..l2 + header_len);
+    let (Some(own), Some(header)) = (own, header) else { return };
+    let Some(route) = recorded(header) else { return };
+    let (len, at) = (route.len(), usize::from(route[2]));
+    // The pointer counts from 1, from the option's first byte on.
+    if at < 4 || at + 3 > len {
+        return;
+    }
+    route[at - 1..at + 3].copy_from_slice(&own.v4_bytes());
+    route[2] += 4;
+    fix(header);
+}
+
+/// A reply leaves as the VIP's: so does the address that was entered for it.
+#[cold]
+pub fn leave_as<B: PacketBuf>(s: &Snapshot, lane: &Lane, buf: &mut B, vip: Ip) {
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    let Some(header) = buf.data_mut().get_mut(l2..l4) else { return };
+    let Some(own) = towards(s, lane.key.client) else { return };
+    let Some(route) = recorded(header) else { return };
+    let at = usize::from(route[2]);
+    let entered = at.checked_sub(5).and_then(|from| route.get_mut(from..from + 4));
+    let Some(entered) = entered.filter(|e| **e == own.v4_bytes()) else { return };
+    entered.copy_from_slice(&vip.v4_bytes());
+    fix(header);
+}
+
+/// The address of the director's own on the way to a destination.
+fn towards(s: &Snapshot, dst: Ip) -> Option<Ip> {
+    let iface = match s.route(dst) {
+        Hop::Via(id) => s.next_hop(id)?.iface,
+        Hop::OnLink(iface) => iface,
+        Hop::None => return None,
+    };
+    s.own_address(iface, dst)
+}
+
+/// The record route among a header's options, with type, length and pointer.
+fn recorded(header: &mut [u8]) -> Option<&mut [u8]> {
+    let mut at = 20;
+    loop {
+        let kind = *header.get(at)?;
+        let len = match kind {
+            ipv4::OPTION_END => return None,
+            ipv4::OPTION_NOP => 1,
+            _ => usize::from(*header.get(at + 1)?).max(2),
+        };
+        if kind == ipv4::OPTION_RR && len >= 3 {
+            return header.get_mut(at..at + len);
+        }
+        at += len;
+    }
+}
+
+fn fix(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = !checksum::sum(header);
+    header[10..12].copy_from_slice(&sum.to_ne_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_route_is_found_behind_other_options() {
+        let mut h = [0; 20 + 12];
+        h[20..].copy_from_slice(&[ipv4::OPTION_NOP, 0x94, 4, 0, 0, ipv4::OPTION_RR, 7, 4, 9, 9, 9, 9]);
+        assert_eq!(recorded(&mut h).map(|r| r.to_vec()), Some(vec![ipv4::OPTION_RR, 7, 4, 9, 9, 9, 9]));
+        h[26] = 8;
+        assert_eq!(recorded(&mut h), None, "longer than the header");
+        h[21] = ipv4::OPTION_END;
+        assert_eq!(recorded(&mut h), None);
+    }
+}
