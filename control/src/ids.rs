@@ -78,6 +78,10 @@ pub struct Changes {
     pub new_services: Vec<ServiceKey>,
     /// Slots that went to another server than before.
     pub new_slots: Vec<(ServiceKey, RealId)>,
+    /// Real servers that were removed.
+    pub removed: Vec<RealId>,
+    /// Removed ones that were added again.
+    pub back: Vec<RealId>,
 }
 
 impl Ids {
@@ -151,7 +155,7 @@ impl Ids {
             if now.is_some_and(|n| std::sync::Arc::ptr_eq(n, old)) {
                 continue;
             }
-            self.remove_missing(old, now.map(|n| &**n), generation);
+            self.remove_missing(old, now.map(|n| &**n), generation, &mut changes);
         }
         for new in after.iter() {
             if before.get(&new.address).is_ok_and(|old| std::sync::Arc::ptr_eq(old, new)) {
@@ -178,6 +182,9 @@ impl Ids {
             Some(slot) => {
                 let back = slot.removed.take().is_some();
                 self.removed -= usize::from(back);
+                if back {
+                    changes.back.push(slot.id);
+                }
                 if back || is_new || server.weight > 0 {
                     slot.last_weight = server.weight;
                 }
@@ -192,7 +199,13 @@ impl Ids {
         }
     }
 
-    fn remove_missing(&mut self, old: &crate::model::Service, now: Option<&crate::model::Service>, generation: u64) {
+    fn remove_missing(
+        &mut self,
+        old: &crate::model::Service,
+        now: Option<&crate::model::Service>,
+        generation: u64,
+        changes: &mut Changes,
+    ) {
         // The scheduler's list is the newest first, so the one before is the next newer.
         for (n, r) in old.servers.iter().enumerate() {
             if now.is_some_and(|now| now.server(&r.address).is_some()) {
@@ -203,6 +216,7 @@ impl Ids {
                 let predecessor = newer.unwrap_or(RealId::NONE);
                 slot.removed = Some(Removed { server: r.clone(), predecessor, generation, idle_since: None });
                 self.removed += 1;
+                changes.removed.push(slot.id);
             }
         }
     }

@@ -74,6 +74,9 @@ pub enum Command {
     FlushReal(RealId),
     /// End all flows of a service, templates included.
     FlushService(ServiceId),
+    /// End the flows of all real servers that were removed, templates included (the kernel's
+    /// `expire_nodest_conn`).
+    FlushGone,
     /// End all flows.
     FlushAll,
     /// Zero nothing, do nothing: answered with [`Answer::Done`] once seen.
@@ -96,6 +99,8 @@ pub struct FlowFilter {
     pub service: Option<ServiceId>,
     /// IP protocol number.
     pub proto: Option<u8>,
+    /// Those of removed real servers only.
+    pub gone: bool,
 }
 
 /// What a worker answers.

@@ -1,6 +1,7 @@
 //! States, time-outs, ports that are used again, removal.
 
 use pollux_tests::oracle::lab::Lab;
+use serde_json::json;
 
 fn two(mode: &str) -> Lab {
     Lab::new(&[
@@ -133,9 +134,10 @@ fn connections_from_port_20_and_to_ports_beside_ftp_are_not_scheduled() {
         ("c tcp 10.1.0.2:4001 > 10.9.0.2:2000 S", "dr 10.2.0.11"),
         ("c tcp 10.1.0.2:4002 > 10.9.0.2:21 S", "dr 10.2.0.11"),
         ("c tcp 10.1.0.1:4003 > 10.9.0.2:1023 S", "reply"),
+        ("c tcp 10.1.0.1:4003 > 10.9.0.2:20 S", "dr 10.2.0.12"),
     ]);
     assert!(
-        lab.connections().contains(&"TCP NONE 10.1.0.1:0 10.9.0.2:0 10.2.0.12:21".to_owned()),
+        lab.connections().contains(&"TCP NONE 10.1.0.1:0 10.9.0.2:0 10.2.0.12:0".to_owned()),
         "{:?}",
         lab.connections()
     );
@@ -199,4 +201,63 @@ fn sctp_is_opened_by_init_alone_and_reopened_when_closed() {
         ("s sctp 10.2.0.12:80 > 10.1.0.1:4000 chunk=6", "reply"),
     ]);
     assert!(lab.connections()[0].starts_with("SCT"), "{:?}", lab.connections());
+}
+
+#[test]
+fn with_expire_nodest_conn_a_servers_connections_end_with_it() {
+    for persistent in ["", " -p 60"] {
+        let mut lab = Lab::with(
+            json!({"sysctl": {"net.ipv4.vs.expire_nodest_conn": 1}}),
+            &[
+                &format!("-A -t 10.9.0.1:80 -s rr{persistent}"),
+                "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m",
+                "-a -t 10.9.0.1:80 -r 10.2.0.12:80 -m",
+            ],
+        );
+        assert_eq!(lab.flows("10.1.0.1", 20_000, 1, "10.9.0.1:80"), "12");
+        assert_eq!(lab.flows("10.1.0.2", 20_000, 1, "10.9.0.1:80"), "11");
+        lab.ipvsadm("-d -t 10.9.0.1:80 -r 10.2.0.12:80");
+        assert!(lab.connections().iter().all(|c| c.contains("10.1.0.2:")), "{:?}", lab.connections());
+        // Nobody translates what the server still says, and the client is told.
+        lab.expect(&[("s tcp 10.2.0.12:80 > 10.1.0.1:20000 PA len=5", "reply")]);
+        assert_eq!(lab.field("src"), "10.2.0.12");
+        lab.expect(&[("c tcp 10.1.0.1:20000 > 10.9.0.1:80 PA len=5", "reply")]);
+        assert_eq!(lab.field("flags"), "R");
+        lab.ipvsadm("-a -t 10.9.0.1:80 -r 10.2.0.12:80 -m");
+        assert!(lab.line("-Ln", "-> 10.2.0.12:80").ends_with(" 1 0 0"));
+        lab.ipvsadm("-D -t 10.9.0.1:80");
+        assert!(lab.connections().is_empty(), "{:?}", lab.connections());
+    }
+}
+
+#[test]
+fn what_a_removed_server_still_says_is_not_counted() {
+    let mut lab = two("-m");
+    assert_eq!(lab.flows("10.1.0.1", 4000, 1, "10.9.0.1:80"), "12");
+    let before = lab.line("-Ln --stats", "TCP");
+    lab.ipvsadm("-d -t 10.9.0.1:80 -r 10.2.0.12:80");
+    lab.expect(&[("s tcp 10.2.0.12:80 > 10.1.0.1:4000 PA len=5", "reply")]);
+    assert_eq!(lab.field("src"), "10.9.0.1");
+    assert_eq!(lab.line("-Ln --stats", "TCP"), before);
+    lab.ipvsadm("-a -t 10.9.0.1:80 -r 10.2.0.12:80 -m");
+    assert!(lab.line("-Ln --stats", "-> 10.2.0.12:80").ends_with(&before["TCP 10.9.0.1:80".len()..]));
+    lab.send("s tcp 10.2.0.12:80 > 10.1.0.1:4000 PA len=5");
+    assert_ne!(lab.line("-Ln --stats", "TCP"), before);
+}
+
+#[test]
+fn an_abort_opens_nothing_and_is_not_told_of() {
+    let mut lab =
+        Lab::new(&["-A --sctp-service 10.9.0.1:80 -s rr", "-a --sctp-service 10.9.0.1:80 -r 10.2.0.11:80 -m"]);
+    lab.sysctl("sloppy_sctp", 1);
+    lab.sysctl("nat_icmp_send", 1);
+    lab.expect(&[
+        ("c sctp 10.1.0.1:1 > 10.9.0.1:80 chunk=6", "icmp 3/2"),
+        ("c sctp 10.1.0.1:1 > 10.9.0.1:80 chunk=0", "nat 10.2.0.11:80"),
+        ("s sctp 10.2.0.11:80 > 10.1.0.1:9 chunk=6", "reply"),
+    ]);
+    for chunk in [0, 4, 5, 7, 12] {
+        lab.send(&format!("s sctp 10.2.0.11:80 > 10.1.0.1:9 chunk={chunk}"));
+        assert_eq!((lab.field("proto"), lab.field("type")), (json!("icmp"), json!(3)), "chunk {chunk}");
+    }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dataplane::flow::state::State as FlowState;
-use dataplane::link::WorkerLink;
-use dataplane::snapshot::{IfaceId, Settings, Snapshot};
+use dataplane::link::{Command, WorkerLink};
+use dataplane::snapshot::{GonePolicy, IfaceId, Settings, Snapshot};
 use dataplane::units::{Ip, Mac, RealId};
 
 use super::flows::Listings;
@@ -219,8 +219,16 @@ impl Engine {
         for (_, id) in &changes.new_slots {
             self.statistics.rebase(*id, true);
         }
+        changes.removed.iter().for_each(|id| self.statistics.freeze(*id));
+        changes.back.iter().for_each(|id| self.statistics.thaw(*id));
         self.services = services;
         self.rebuild(now);
+        if !changes.removed.is_empty() && self.config.settings.gone == GonePolicy::Reset {
+            // A worker that has no room for this ends the flows as their packets come.
+            for link in &self.links {
+                let _ = link.commands.push(Command::FlushGone);
+            }
+        }
     }
 
     /// Works out which neighbours and VIPs there are, and publishes.

@@ -62,6 +62,8 @@ impl Rates {
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     base: Traffic,
+    /// What a removed server had counted: what passes since is nobody's, as in the kernel.
+    frozen: Option<Traffic>,
     sampled: Traffic,
     rates: Rates,
 }
@@ -117,8 +119,27 @@ impl Statistics {
         }
         let slot = &mut self.slots[id.index()];
         slot.base = raw;
+        slot.frozen = slot.frozen.map(|_| Traffic::default());
         if forget_rates {
-            *slot = Slot { base: raw, sampled: raw, rates: Rates::default() };
+            *slot = Slot { base: raw, sampled: raw, ..Slot::default() };
+        }
+    }
+
+    /// A server was removed: its traffic stays as it is.
+    pub fn freeze(&mut self, id: RealId) {
+        let counted = self.server(id).0;
+        if let Some(slot) = self.slots.get_mut(id.index()) {
+            slot.frozen = Some(counted);
+        }
+    }
+
+    /// A removed server is back: it counts on from where it was.
+    pub fn thaw(&mut self, id: RealId) {
+        let raw = self.raw(id);
+        if let Some(slot) = self.slots.get_mut(id.index())
+            && let Some(counted) = slot.frozen.take()
+        {
+            slot.base = raw.minus(counted);
         }
     }
 
@@ -138,7 +159,7 @@ impl Statistics {
     /// Traffic and rates of one slot.
     pub fn server(&self, id: RealId) -> (Traffic, Rates) {
         let slot = self.slot(id);
-        (self.raw(id).minus(slot.base), slot.rates)
+        (slot.frozen.unwrap_or_else(|| self.raw(id).minus(slot.base)), slot.rates)
     }
 
     /// Traffic and rates of a service, removed servers included.

@@ -46,6 +46,7 @@ pub fn serve<B>(core: &mut Core<B>, scan: &mut Scan, s: &Snapshot) -> usize {
             }
             Command::FlushReal(real) => Some(flush(FlowFilter { real: Some(real), ..FlowFilter::default() })),
             Command::FlushService(id) => Some(flush(FlowFilter { service: Some(id), ..FlowFilter::default() })),
+            Command::FlushGone => Some(flush(FlowFilter { gone: true, ..FlowFilter::default() })),
             Command::FlushAll => Some(flush(FlowFilter::default())),
             Command::Ping { query } => {
                 let _ = core.link.answers.push(Answer::Done { query, cursor: u32::MAX });
@@ -94,6 +95,7 @@ fn matches(f: &FlowFilter, r: &FlowRecord, s: &Snapshot) -> bool {
         && f.real.is_none_or(|id| id == r.real)
         && f.proto.is_none_or(|p| p == r.proto)
         && f.service.is_none_or(|id| s.real(r.real).is_some_and(|real| real.service == id))
+        && !(f.gone && s.real(r.real).is_some_and(|real| real.available))
         && (r.flags & flags::LIVE != 0)
         && r.real != RealId::NONE
 }
