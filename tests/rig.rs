@@ -14,7 +14,7 @@ use dataplane::worker::{Relays, Rings, Setup, Worker};
 /// Flows each worker has room for.
 pub const FLOWS: u32 = 4096;
 /// Real servers and services there is room for.
-pub const OBJECTS: usize = 256;
+pub const OBJECTS: usize = 1024;
 
 /// A director with its workers.
 pub struct Rig {

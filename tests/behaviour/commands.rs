@@ -1,6 +1,7 @@
 //! ipvsadm's lines, however they are spelled, and what the player makes of what it does not know.
 
 use pollux_tests::oracle::lab::Lab;
+use pollux_tests::oracle::purpose::Purpose;
 use pollux_tests::oracle::table::{self, Outcome};
 
 #[test]
@@ -14,7 +15,7 @@ fn lines_mean_the_same_however_they_are_spelled() {
         ["-A -M 255.255.0.0 -p50 -swrr -t10.9.0.1:80", "-a -y5 -x9 -w3 -m -r10.2.0.11:80 -t10.9.0.1:80"],
         [
             "--add-service --persistent=50 --scheduler=wrr --netmask=255.255.0.0 --tcp-service=10.9.0.1:http",
-            "-at vip.example:80 -mr rs1.example:http --weight=0x3 -x 011 --l-threshold=+5",
+            "-at vip.example:80 -mr rs1.example:http --weight=03 -x 9 --l-threshold=+5",
         ],
     ];
     let saved: Vec<String> = rules.iter().map(|r| Lab::new(r).show("-Sn")).collect();
@@ -59,6 +60,38 @@ fn edits_reset_what_they_do_not_name() {
     lab.ipvsadm("--delete-server -t 10.9.0.1:80 -r 10.2.0.11:80");
     lab.ipvsadm("--delete-service -t 10.9.0.1:80");
     assert_eq!(lab.show("-Sn"), "");
+}
+
+#[test]
+fn the_first_mistake_of_a_line_is_told_and_values_come_before_what_is_missing() {
+    let mut lab = Lab::new(&["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m"]);
+    let not_unicast = "Invalid operation.  Possibly wrong module version, address not unicast, ...";
+    for (line, code, said) in [
+        ("-A -t 10.9.0.300:80 -w x", 2, "illegal virtual server address[:port] specified"),
+        ("-A -w x -t 10.9.0.300:80", 2, "illegal weight specified"),
+        ("-A -t 10.9.0.2:80 -w 3 extra", 2, "unexpected argument extra"),
+        ("-A -n -w 3", 2, "Illegal 'numeric' option with the 'add-service' command"),
+        ("-a -w 3", 2, "You need to supply the 'service-address' option for the 'add-server' command"),
+        ("-L -b nosuch", 2, "invalid scheduler flag `nosuch'"),
+        ("-A -t 10.9.0.2:80 -6", 2, "-6 used before -f\n"),
+        ("-A -6 -f 3", 2, "-6 used before -f\n"),
+        ("-A -f 0x3", 2, "invalid fwmark value `0x3' specified"),
+        ("-a -t 10.9.0.1:80 -r 10.2.0.12:80 -w 0x3", 2, "illegal weight specified"),
+        ("-A -t [2001:db8:9::1] -p", 2, "illegal virtual server address[:port] specified"),
+        ("-a -t 10.9.0.1:80 -r 10.2.0.11:80 -x 1 -y 5", 255, "Numerical result out of range"),
+        ("-e -t 10.9.0.1:80 -r 10.2.0.99:80 -x 1 -y 5", 255, "Numerical result out of range"),
+        ("-a -t 10.9.0.9:80 -r 10.2.0.11:80 -x 1 -y 5", 255, "Service not defined"),
+        ("-a -t 10.9.0.1:80 -r 255.255.255.255:80 -m", 255, not_unicast),
+        ("-a -t 10.9.0.1:80 -r 0.0.0.0:80 -m", 255, not_unicast),
+        ("-a -t 10.9.0.1:80 -r 224.0.0.1:80 -i", 255, not_unicast),
+    ] {
+        assert_eq!(lab.tries(line, ""), (code, format!("{said}\n")), "{line}");
+    }
+    lab.ipvsadm("-A -t [2001:db8:9::1]:80");
+    for address in ["[ff02::1]:80", "[fe80::1]:80", "[::]:80"] {
+        let line = format!("-a -t [2001:db8:9::1]:80 -r {address} -m");
+        assert_eq!(lab.tries(&line, ""), (255, format!("{not_unicast}\n")), "{line}");
+    }
 }
 
 /// Plays a scenario made up here, against a recording made up here.
@@ -106,6 +139,39 @@ fn a_difference_is_meant_only_where_the_step_shows_its_kind() {
     let play_two = |rc| play(scenario, &format!("{begin}\n{}\n{}", answer("-A", 0), answer("-A", rc)));
     assert!(matches!(play_two(0), Outcome::OnPurpose(_)));
     assert!(matches!(play_two(255), Outcome::Differs(_)));
+}
+
+#[test]
+fn the_player_takes_the_worlds_lines_however_they_are_written() {
+    let begin = r#"{"type":"begin","servers":{"10.2.0.11":"02:00:00:00:02:01"},"vips":["10.9.0.1"]}"#;
+    let scenario = r#"{"rules":["-A -f 7 -s rr","-a -f 7 -r 10.2.0.11 -g"],
+        "sysctl":{"net.ipv4.vs.sync_threshold":"3 50","net.ipv4.ip_forward":1,"net.ipv4.conf.all.rp_filter":0},
+        "setup":["iptables -w -t mangle -I PREROUTING 1 -i cli -p tcp -m multiport --dports 80,443 -j MARK --set-xmark 0x7/0xffffffff",
+                 "sysctl -q -w net.ipv4.vs.sloppy_tcp=1 && echo \"1\" >/proc/sys/net/ipv4/vs/conn_reuse_mode"],
+        "steps":[{"sh":"echo 0 > /proc/sys/net/ipv4/vs/sloppy_tcp; sysctl -w net.ipv4.vs.expire_nodest_conn = 1"},
+                 {"note":""},{"sleep":0.5},{"sh":"ip -s link; sysctl net.ipv4.vs.sloppy_tcp"},
+                 {"pkt":"c tcp 10.1.0.1:5000 > 10.9.0.1:443 S"}]}"#;
+    let ip = r#"{"v":4,"src":"10.1.0.1","dst":"10.9.0.1","ttl":63,"tos":0,"id":0,"len":40,"df":false,"ip_ok":true,
+        "proto":"tcp","sport":5000,"dport":443,"seq":1000,"ack":0,"flags":"S","win":8192,"payload":0,"l4_ok":true}"#;
+    let ip = ip.replace('\n', " ");
+    let sent = "tcp 10.1.0.1:5000 > 10.9.0.1:443 S";
+    let out = format!(r#"{{"side":"s","to":"10.2.0.11","method":"dr","text":"","ip":{ip}}}"#);
+    let result = format!(r#"{{"type":"pkt","n":1,"side":"c","sent":"{sent}","verdict":"dr","out":[{out}]}}"#);
+    match play(scenario, &format!("{begin}\n{result}")) {
+        Outcome::Same => {}
+        Outcome::Differs(found) => panic!("{found:#?}"),
+        Outcome::OnPurpose(_) => panic!("on purpose"),
+    }
+}
+
+#[test]
+fn outcomes_survive_being_written() {
+    let all = Outcome::OnPurpose(Purpose::ALL.into_iter().collect());
+    for outcome in [Outcome::Same, all, Outcome::Differs(vec!["a \"b\"".into(), "c".into()])] {
+        let read = Outcome::read(&outcome.written()).expect("an outcome");
+        assert_eq!(read.written(), outcome.written());
+    }
+    assert!(Outcome::read("").is_none() && Outcome::read("{}").is_none());
 }
 
 #[test]

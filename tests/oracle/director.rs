@@ -13,6 +13,9 @@ use crate::oracle::purpose::Out;
 use crate::oracle::rules::{MACS, Rules};
 use crate::rig::Rig;
 
+/// Flows that a scenario may have at a time.
+const FLOWS: u32 = 32_768;
+
 /// Rules, the worker under them, and what it sent last.
 pub struct Director {
     /// The worker.
@@ -26,7 +29,7 @@ pub struct Director {
 impl Director {
     /// A director in the world of the recordings, with real servers' Ethernet addresses.
     pub fn new(scenario: &Value, vips: Vec<IpAddr>, servers: &HashMap<IpAddr, Mac>) -> Result<Self> {
-        let rig = Rig::new(1);
+        let rig = Rig::with_flows(1, FLOWS);
         let rules = Rules::new(scenario, vips, servers, &rig.links, u64::from(rig.now.0))?;
         let macs = servers.iter().map(|(a, mac)| (mac.0, a.to_string())).collect();
         Ok(Self { rig, rules, macs, last: HashMap::new() })

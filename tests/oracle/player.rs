@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::oracle::director::Director;
 use crate::oracle::listing::{Finding, Listings, is_comparable};
 use crate::oracle::purpose::{Field, Known, Out, Purpose, Sent};
-use crate::oracle::rules::no_effect;
+use crate::oracle::rules::{commands, no_effect, sysctl_of};
 
 /// What playing one scenario showed.
 pub struct Report {
@@ -233,21 +233,18 @@ impl Player {
 
     fn shell(&mut self, line: &str) {
         let now = self.director.now();
-        let echo = line.strip_prefix("echo ").and_then(|l| l.split_once(" > /proc/sys/"));
-        let set = echo.map(|(v, k)| (k.replace('/', "."), v)).or_else(|| {
-            let words = line.strip_prefix("sysctl ")?.split_whitespace();
-            let mut pairs = words.filter(|w| !w.starts_with('-')).filter_map(|w| w.split_once('='));
-            pairs.next().map(|(k, v)| (k.replace('/', "."), v))
-        });
-        let done = match set {
-            Some((key, value)) => self.director.rules.sysctl(key.trim(), &Value::from(value.trim()), now),
-            None if no_effect(line) => Ok(()),
-            None => self.director.rules.setup(line, now),
-        };
-        if let Err(e) = done {
-            self.differ(format!("`{line}`: {e:#}"));
+        for command in commands(line) {
+            let rules = &mut self.director.rules;
+            let done = match sysctl_of(command) {
+                Some((key, value)) => rules.sysctl(&key, &Value::from(value), now),
+                None if no_effect(command) => Ok(()),
+                None => rules.setup(command, now),
+            };
+            if let Err(e) = done {
+                self.differ(format!("`{command}`: {e:#}"));
+            }
+            self.director.rig.run();
         }
-        self.director.rig.run();
     }
 
     fn ipvsadm(&mut self, line: &str, stdin: &str, expected: &Value) {

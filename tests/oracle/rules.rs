@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use control::config::{Config, Port, Route, StaticNeighbour};
-use control::engine::{Change, Engine, FlowQuery, FlowView, Operation, PortFacts, Progress, Request, Response, Setup};
+use control::engine::{
+    Change, Engine, FlowPage, FlowQuery, FlowView, Operation, PortFacts, Progress, Request, Response, Setup,
+};
 use control::ipvsadm::{self, Command, Marks};
 use control::model::{Error, Limits, Network, ServiceKey, ServicePatch};
 use dataplane::link::WorkerLink;
 use dataplane::snapshot::{GonePolicy, Settings};
 use dataplane::units::Mac;
 use serde_json::Value;
+
+use crate::rig::OBJECTS;
 
 /// The ports' Ethernet addresses: clients, servers.
 pub const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 1, 1]), Mac([2, 0, 0, 0, 1, 2])];
@@ -50,7 +54,7 @@ fn world(scenario: &Value, vips: Vec<IpAddr>, servers: &HashMap<IpAddr, Mac>) ->
         neighbours: near.into_iter().chain(far).collect(),
         vips,
         settings: Settings { answer_rate_limit: 0, gone: GonePolicy::Kernel, ..Settings::default() },
-        limits: Limits { max_services: 128, max_real_servers: 128, ..Limits::default() },
+        limits: Limits { max_services: OBJECTS as u32 / 2, max_real_servers: OBJECTS as u32 / 2, ..Limits::default() },
         ..Config::default()
     })
 }
@@ -69,9 +73,11 @@ impl Rules {
             set_sysctl(&mut config.settings, key, value)?;
         }
         let mut marks = Marks::default();
-        for line in scenario["setup"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !no_effect(line) && !marks.iptables(line) {
-                bail!("not understood: {line}");
+        for line in scenario["setup"].as_array().into_iter().flatten().filter_map(Value::as_str).flat_map(commands) {
+            match sysctl_of(line) {
+                Some((key, value)) => set_sysctl(&mut config.settings, &key, &Value::from(value))?,
+                None if no_effect(line) || mark(&mut marks, line, &config.vips) => {}
+                None => bail!("not understood: {line}"),
             }
         }
         let facts = |(n, mac): (usize, &Mac)| PortFacts {
@@ -138,7 +144,7 @@ impl Rules {
     /// # Errors
     /// When it is not understood.
     pub fn setup(&mut self, line: &str, now: u64) -> Result<()> {
-        if !self.marks.iptables(line) {
+        if !mark(&mut self.marks, line, &self.config.vips) {
             bail!("not understood");
         }
         let Ok(Response::Services(services)) = self.engine.handle(Request::Services, now) else { return Ok(()) };
@@ -179,17 +185,29 @@ impl Rules {
     }
 
     fn flows(&mut self, now: u64, run: &mut impl FnMut()) -> Vec<FlowView> {
-        let query = FlowQuery { limit: Some(4096), ..FlowQuery::default() };
-        let Progress::Pending(ticket) = self.engine.start(Request::Flows(query), now) else { return Vec::new() };
+        let (mut flows, mut cursor) = (Vec::new(), None);
+        loop {
+            let query = FlowQuery { limit: Some(4096), cursor, ..FlowQuery::default() };
+            let Some(page) = self.page(query, now, run) else { return flows };
+            flows.extend(page.flows);
+            if page.next.is_none() {
+                return flows;
+            }
+            cursor = page.next;
+        }
+    }
+
+    fn page(&mut self, query: FlowQuery, now: u64, run: &mut impl FnMut()) -> Option<FlowPage> {
+        let Progress::Pending(ticket) = self.engine.start(Request::Flows(query), now) else { return None };
         for _ in 0..100 {
             for (t, reply) in self.engine.tick(now) {
                 if let (true, Ok(Response::Flows(page))) = (t == ticket, reply) {
-                    return page.flows;
+                    return Some(page);
                 }
             }
             run();
         }
-        Vec::new()
+        None
     }
 
     /// Lets the engine do what it does every 10 ms. Its questions for neighbours are kept
@@ -219,26 +237,84 @@ fn named(line: &str) -> String {
         .fold(line.to_owned(), |l, (n, a)| l.replace(n, a))
 }
 
+/// The commands of a line, one behind the other.
+pub fn commands(line: &str) -> impl Iterator<Item = &str> {
+    line.split("&&").flat_map(|c| c.split(';')).map(str::trim).filter(|c| !c.is_empty())
+}
+
+/// The setting that a command makes: `sysctl -w KEY=VALUE` or `echo VALUE > /proc/sys/KEY`.
+pub fn sysctl_of(command: &str) -> Option<(String, &str)> {
+    let name = |path: &str| path.trim().replace('/', ".");
+    if let Some((value, path)) = command.strip_prefix("echo ").and_then(|c| c.split_once('>')) {
+        let value = value.trim().trim_matches(['"', '\'']);
+        return Some((name(path.trim().strip_prefix("/proc/sys/")?), value));
+    }
+    let rest = command.strip_prefix("sysctl ")?;
+    // Blanks may stand around the sign.
+    let (key, value) = rest.split_once('=')?;
+    Some((name(key.split_whitespace().last()?), value.trim().trim_matches(['"', '\''])))
+}
+
+/// Takes a rule of the firewall that marks packets; one for any destination is for all VIPs.
+fn mark(marks: &mut Marks, line: &str, vips: &[IpAddr]) -> bool {
+    let line = line.replace("iptables-legacy", "iptables").replace("ip6tables-legacy", "ip6tables");
+    if line.split_whitespace().any(|w| matches!(w, "-d" | "--dst" | "--destination")) {
+        return marks.iptables(&line);
+    }
+    let six = line.starts_with("ip6tables");
+    let mut all = vips.iter().filter(|v| v.is_ipv6() == six).peekable();
+    all.peek().is_some() && all.all(|v| marks.iptables(&format!("{line} -d {v}")))
+}
+
 /// Whether a line changes nothing that a packet could show: it looks, waits, or makes addresses
 /// local that marks name anyway.
 pub fn no_effect(line: &str) -> bool {
-    let looks = ["cat ", "cd ", "grep ", "sleep ", "true", "sysctl -a", "sysctl net", "ls ", "dmesg", "ip route show"];
-    line.starts_with("ip route add local ")
-        || line.starts_with("ip -6 route add local ")
+    let looks = [
+        "cat ",
+        "cd ",
+        "grep ",
+        "sleep ",
+        "true",
+        "sysctl ",
+        "ls ",
+        "dmesg",
+        "head ",
+        "tail ",
+        "wc ",
+        "echo ",
+        "ip -s ",
+        "ip route show",
+        "ip addr show",
+        "ip a",
+        "ip neigh show",
+        "ss ",
+        "conntrack ",
+        "modprobe ",
+        "ip route flush cache",
+        "ip route get ",
+        "ip -d ",
+    ];
+    let adds = ["ip route add local ", "ip -6 route add local ", "ip route replace local "];
+    adds.iter().any(|a| line.starts_with(a))
         || (looks.iter().any(|l| line.starts_with(l)) && !line.contains(['=', '>']))
 }
 
 /// Settings that Pollux has not, for what it has not or does otherwise within: memory,
 /// synchronization, connection tracking, estimators.
-const NEUTRAL: [&str; 16] = [
+const NEUTRAL: [&str; 21] = [
     "amemthresh",
     "backup_only",
     "cache_bypass",
     "conntrack",
     "debug_level",
+    "est_cpulist",
+    "est_nice",
     "ignore_tunneled",
+    "lblc_expiration",
+    "lblcr_expiration",
     "run_estimation",
     "snat_reroute",
+    "drop_rate",
     "sync_persist_mode",
     "sync_ports",
     "sync_qlen_max",
@@ -251,7 +327,13 @@ const NEUTRAL: [&str; 16] = [
 
 fn set_sysctl(s: &mut Settings, key: &str, value: &Value) -> Result<()> {
     let number = value.as_u64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok()));
-    let Some(key) = key.strip_prefix("net.ipv4.vs.") else { bail!("`{key}` is not known here") };
+    let Some(key) = key.strip_prefix("net.ipv4.vs.") else {
+        if key == "net.ipv4.ip_forward" {
+            s.routing = number != Some(0);
+        }
+        // What else the host has a setting for, packets would show.
+        return if key.starts_with("net.") { Ok(()) } else { bail!("`{key}` is not known here") };
+    };
     if NEUTRAL.contains(&key) {
         return Ok(());
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
 use crate::oracle::player;
 use crate::oracle::purpose::Purpose;
@@ -17,6 +18,32 @@ pub enum Outcome {
     OnPurpose(BTreeSet<Purpose>),
     /// Something differs, or the scenario cannot be played: every difference in words.
     Differs(Vec<String>),
+}
+
+impl Outcome {
+    /// As text that [`Outcome::read`] understands.
+    pub fn written(&self) -> String {
+        let outcome = match self {
+            Self::Same => json!("same"),
+            Self::OnPurpose(why) => json!({"on purpose": why.iter().map(|p| p.row()).collect::<Vec<_>>()}),
+            Self::Differs(differences) => json!({"differs": differences}),
+        };
+        format!("{outcome}\n")
+    }
+
+    /// Reads what was [`written`](Outcome::written).
+    pub fn read(text: &str) -> Option<Self> {
+        let outcome: Value = serde_json::from_str(text).ok()?;
+        let words = |key: &str| outcome[key].as_array().map(|a| a.iter().filter_map(Value::as_str).collect::<Vec<_>>());
+        if outcome == "same" {
+            return Some(Self::Same);
+        }
+        if let Some(differences) = words("differs") {
+            return Some(Self::Differs(differences.into_iter().map(str::to_owned).collect()));
+        }
+        let purpose = |row: &str| Purpose::ALL.into_iter().find(|p| p.row() == row);
+        words("on purpose")?.into_iter().map(purpose).collect::<Option<_>>().map(Self::OnPurpose)
+    }
 }
 
 /// Plays one scenario.
