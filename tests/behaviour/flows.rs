@@ -261,3 +261,14 @@ fn an_abort_opens_nothing_and_is_not_told_of() {
         assert_eq!((lab.field("proto"), lab.field("type")), (json!("icmp"), json!(3)), "chunk {chunk}");
     }
 }
+
+#[test]
+fn a_syn_with_rst_ends_what_is_over_and_opens_nothing() {
+    let mut lab = two("-m");
+    assert_eq!(lab.flows("10.1.0.1", 4000, 1, "10.9.0.1:80"), "12");
+    lab.expect(&[("s tcp 10.2.0.12:80 > 10.1.0.1:4000 R", "reply"), ("c tcp 10.1.0.1:4000 > 10.9.0.1:80 SR", "none")]);
+    assert!(lab.connections().is_empty());
+    lab.expect(&[("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S", "nat 10.2.0.11:80")]);
+    lab.expect(&[("c tcp 10.1.0.1:4000 > 10.9.0.1:80 SR", "nat 10.2.0.11:80")]);
+    lab.expect(&[("c tcp 10.1.0.9:4000 > 10.9.0.1:80 SR", "none")]);
+}

@@ -322,3 +322,43 @@ fn a_record_route_gets_the_vip_on_both_ways() {
     lab.send("s tcp 10.2.0.11:99 > 10.1.0.1:1 SA ipopt=0107070400000000");
     assert_eq!((lab.field("ipopt"), lab.field("ip_ok")), (json!("010707080a030001"), json!(true)));
 }
+
+#[test]
+fn answers_take_over_the_type_of_service_and_go_to_sound_packets_only() {
+    let mut lab = one("-m");
+    for (tos, error, reset) in [(0, 0xc0, 0), (0x10, 0xd0, 0x10), (0xbb, 0xda, 0xb8), (3, 0xc2, 0)] {
+        lab.expect(&[(&format!("c tcp 10.1.0.1:1 > 10.9.0.1:80 S ttl=1 tos={tos}"), "icmp 11/0")]);
+        assert_eq!(lab.field("tos"), error, "{tos}");
+        lab.expect(&[(&format!("c tcp 10.1.0.1:1 > 10.9.0.1:81 S tos={tos}"), "reply")]);
+        assert_eq!(lab.field("tos"), reset, "{tos}");
+        lab.expect(&[(&format!("c tcp 2001:db8:1::1.1 > 2001:db8:9::1.81 S tos={tos}"), "reply")]);
+        assert_eq!(lab.field("tos"), reset, "{tos}");
+    }
+    lab.expect(&[
+        ("c tcp 10.1.0.1:1 > 10.9.0.1:81 S badsum", "none"),
+        ("c tcp 10.1.0.7:1 > 10.9.0.1:80 A badsum len=3", "none"),
+        ("c udp 10.1.0.1:1 > 10.9.0.1:54 badsum len=3", "none"),
+        ("c udp 10.1.0.1:1 > 10.9.0.1:54 nosum len=3", "icmp 3/3"),
+        ("c udp 10.1.0.1:1 > 10.9.0.1:54 len=3", "icmp 3/3"),
+        ("c udp 2001:db8:1::1.1 > 2001:db8:9::1.54 nosum len=3", "none"),
+        ("c udp 2001:db8:1::1.1 > 2001:db8:9::1.54 len=3", "icmp 1/4"),
+        ("c tcp 2001:db8:1::1.1 > 2001:db8:9::1.81 S badsum", "none"),
+        ("c icmp 10.1.0.1 > 10.9.0.1 type=8 badsum", "none"),
+    ]);
+}
+
+#[test]
+fn icmp_that_only_passes_by_is_not_checked() {
+    let mut lab = one("-m");
+    lab.expect(&[
+        ("s icmp 10.2.0.11 > 10.1.0.1 type=8 len=5 badsum", "reply"),
+        ("s icmp 10.2.0.11 > 10.1.0.1 type=0 len=5 badsum", "reply"),
+        ("s icmp6 2001:db8:2::11 > 2001:db8:1::1 type=128 len=5 badsum", "reply"),
+        ("c udp 10.1.0.1:1 > 10.9.0.1:53 len=3", "nat 10.2.0.11:53"),
+        ("s icmp 10.2.0.11 > 10.1.0.1 type=3 code=3 inner=10.2.0.11 badsum", "none"),
+        ("s icmp 10.2.0.11 > 10.1.0.1 type=5 code=1 inner=10.2.0.11 badsum", "icmp 5/1"),
+        // About nothing that is known here.
+        ("c udp 10.1.0.1:2 > 10.2.0.11:99 len=3", "dr 10.2.0.11"),
+        ("s icmp 10.2.0.11 > 10.1.0.1 type=3 code=3 inner=10.2.0.11 badsum", "icmp 3/3"),
+    ]);
+}

@@ -15,7 +15,7 @@ use crate::stage::rewrite::{self, Outcome};
 use crate::stage::schedule::{self, Refused};
 use crate::stage::{fragment_out, ftp, local, resolve};
 use crate::units::{Ip, Tick};
-use crate::wire::reply;
+use crate::wire::{checksum, reply};
 use crate::worker::Core;
 
 /// Most bytes of an IPv4 packet that an ICMP error brings back in all (RFC 1812 section 4.3.2.3).
@@ -202,12 +202,33 @@ pub fn refuse<I: PacketIo>(
         match (why, lane.key.proto) {
             (Refused::Drop(_), _) => 0,
             (Refused::NoRealServer, _) => send_error(s, core, io, buf, l2, Error::PortUnreachable),
+            (_, 6 | 17) if !is_sound(&lane, buf) => 0,
             (_, 6) => send_reset(s, core, io, buf, l2, usize::from(lane.l4)),
             (_, 17) => send_error(s, core, io, buf, l2, Error::PortUnreachable),
             _ => send_error(s, core, io, buf, l2, Error::ProtocolUnreachable),
         };
     }
     burst.drop_lane(i, reason, io, &core.link.counters);
+}
+
+/// Whether a segment's or datagram's checksum is right: a host answers no other ones. Of a piece
+/// it cannot be told.
+#[cold]
+fn is_sound<B: PacketBuf>(lane: &Lane, buf: &B) -> bool {
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    let end = l2 + usize::from(lane.ip_len);
+    if lane.later_fragment || local::fragment::is_marked(buf) || end < l4 {
+        return true;
+    }
+    if lane.key.proto == 17 && buf.data().get(l4 + 6..l4 + 8) == Some(&[0, 0]) {
+        // No checksum, which IPv6 does not allow (RFC 8200 section 8.1).
+        return lane.v4;
+    }
+    let addresses = if lane.v4 { l2 + 12..l2 + 20 } else { l2 + 8..l2 + 40 };
+    let length = ((end - l4) as u32).to_be_bytes();
+    let pseudo = checksum::add(checksum::sum(&length), checksum::sum(&[0, lane.key.proto]));
+    let pseudo = checksum::add(pseudo, local::sum_range(buf, addresses.start, addresses.end));
+    checksum::add(pseudo, local::sum_range(buf, l4, end)) == 0xffff
 }
 
 /// Whether a packet may be answered with an error at all (RFC 1122 section 3.2.2.1):

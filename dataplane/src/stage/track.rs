@@ -37,10 +37,11 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
     burst.ready = hits;
 }
 
-/// Whether a packet asks for a new connection: a SYN, or SCTP's INIT.
+/// Whether a packet asks for a new connection: a SYN (with RST, which the kernel does not look at
+/// here, it ends an old one and opens none), or SCTP's INIT.
 #[inline(always)]
 pub fn is_new(lane: &Lane) -> bool {
-    let syn = lane.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
+    let syn = lane.tcp_flags & tcp_flags::SYN != 0;
     (syn && lane.key.proto == 6) || (lane.key.proto == 132 && lane.tcp_flags == SCTP_INIT)
 }
 

@@ -19,16 +19,22 @@ const ICMP6_MAX: usize = 1280;
 const TTL: u8 = 64;
 /// Internetwork control (RFC 1812 section 4.3.2.5).
 const CONTROL: u8 = 0xc0;
+/// The type of service (RFC 1349) that an ICMP error takes over from what it is about.
+const TOS_MASK: u8 = 0x1e;
+/// All but congestion notification, which a reset does not take over (RFC 3168 section 6.1.2).
+const NOT_ECN: u8 = 0xfc;
 
 /// An ICMP error about `original` (an IPv4 packet), from `from` to its sender.
-/// `kind`, `code` and `rest` as in RFC 792; TTL 64, TOS 0xc0 as the kernel.
+/// `kind`, `code` and `rest` as in RFC 792; TTL 64, precedence of control and the sender's type of
+/// service as the kernel.
 pub fn icmp4_error(out: &mut [u8], original: &[u8], from: Ip, kind: u8, code: u8, rest: u32, id: u16) -> usize {
     let Some(h) = Ipv4::first(original) else { return 0 };
     let whole = usize::from(h.total_len()).min(original.len());
     let quoted = whole.min(ICMP4_MAX - ipv4::LEN - icmp::LEN);
     let len = ipv4::LEN + icmp::LEN + quoted;
     let Some(out) = out.get_mut(..len) else { return 0 };
-    let f = ipv4::Fields { tos: CONTROL, id, df: false, ttl: TTL, protocol: protocol::ICMP, src: from, dst: h.src() };
+    let tos = CONTROL | (original[1] & TOS_MASK);
+    let f = ipv4::Fields { tos, id, df: false, ttl: TTL, protocol: protocol::ICMP, src: from, dst: h.src() };
     if ipv4::write(out, &f, icmp::LEN + quoted).is_none() {
         return 0;
     }
@@ -67,20 +73,22 @@ fn error_message(message: &mut [u8], kind: u8, code: u8, rest: u32, quote: &[u8]
 
 /// The reset that answers a TCP segment (RFC 9293 section 3.10.7.1). `original` starts at
 /// the IP header, `l4` is the offset of the TCP header in it. As Linux sends it: DF, id 0,
-/// TTL 64. A reset is never answered.
+/// TTL 64, the sender's type of service. A reset is never answered.
 pub fn tcp_reset(out: &mut [u8], original: &[u8], l4: usize) -> usize {
     let Some(t) = original.get(l4..).and_then(Tcp::first).filter(|t| t.flags() & tcp::RST == 0) else { return 0 };
     let v4 = original.first().is_some_and(|b| b >> 4 == 4);
     let (written, pseudo, end) = if v4 {
         let Some(h) = Ipv4::first(original) else { return 0 };
         let (src, dst) = (h.dst(), h.src());
-        let f = ipv4::Fields { tos: 0, id: 0, df: true, ttl: TTL, protocol: protocol::TCP, src, dst };
+        let tos = original[1] & NOT_ECN;
+        let f = ipv4::Fields { tos, id: 0, df: true, ttl: TTL, protocol: protocol::TCP, src, dst };
         let pseudo = pseudo4(&h.addresses(), tcp::LEN, protocol::TCP);
         (ipv4::write(out, &f, tcp::LEN), pseudo, usize::from(h.total_len()))
     } else {
         let Some(h) = Ipv6::first(original) else { return 0 };
         let (src, dst) = (h.dst(), h.src());
-        let f = ipv6::Fields { class: 0, label: 0, hop_limit: TTL, protocol: protocol::TCP, src, dst };
+        let class = (original[0] << 4 | original[1] >> 4) & NOT_ECN;
+        let f = ipv6::Fields { class, label: 0, hop_limit: TTL, protocol: protocol::TCP, src, dst };
         let pseudo = pseudo6(&h.addresses(), tcp::LEN, protocol::TCP);
         (ipv6::write(out, &f, tcp::LEN), pseudo, ipv6::LEN + usize::from(h.payload_len()))
     };

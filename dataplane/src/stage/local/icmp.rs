@@ -45,11 +45,13 @@ pub fn examine4<I: PacketIo>(
         return Examined::Drop(DropReason::BadIcmp);
     };
     let kind = h[0];
-    if end < l4 + 8 || sum_range(buf, l4, end) != 0xffff {
+    if end < l4 + 8 {
         return Examined::Drop(DropReason::BadIcmp);
     }
+    let sound = sum_range(buf, l4, end) == 0xffff;
     match (kind, s.local(lane.key.vip)) {
-        (3 | 4 | 11, _) => icmp_error::examine(s, core, io, burst, i, steer),
+        (_, Some(_)) if !sound => Examined::Drop(DropReason::BadIcmp),
+        (3 | 4 | 11, _) => icmp_error::examine(s, core, io, burst, i, steer, sound),
         (8, Some(_)) => echo(s, core, io, burst, i),
         (_, Some(_)) => Examined::Drop(DropReason::LocalNoListener),
         (_, None) => Examined::Deliver,
@@ -81,14 +83,14 @@ pub fn examine6<I: PacketIo>(
     let length = ((end - l4) as u32).to_be_bytes();
     let pseudo = checksum::add(checksum::sum(&length), checksum::sum(&[0, 0, 0, 58]));
     let sum = checksum::add(sum_range(buf, l4, end), checksum::add(pseudo, sum_range(buf, l2 + 8, l2 + 40)));
-    if sum != 0xffff {
-        return Examined::Drop(DropReason::BadIcmp);
-    }
-    let local = s.local(lane.key.vip).is_some();
+    let (sound, local) = (sum == 0xffff, s.local(lane.key.vip).is_some());
     match kind {
+        // What only passes by is for its receiver to check.
+        133..=137 if !sound => Examined::Drop(DropReason::BadIcmp),
+        _ if !sound && (local || lane.key.vip.0[0] == 0xff) => Examined::Drop(DropReason::BadIcmp),
         133..=137 => nd::examine(s, core, io, burst, i, iface),
         _ if lane.key.vip.0[0] == 0xff => Examined::Drop(DropReason::Multicast),
-        1..=4 => icmp_error::examine(s, core, io, burst, i, steer),
+        1..=4 => icmp_error::examine(s, core, io, burst, i, steer, sound),
         128 if local => echo(s, core, io, burst, i),
         _ if local => Examined::Drop(DropReason::LocalNoListener),
         _ => Examined::Deliver,

@@ -65,7 +65,8 @@ pub(crate) fn quote(data: &[u8], at: usize, v4: bool) -> Option<Quote> {
     Some(Quote { src, dst, ports: [[p[0], p[1]], [p[2], p[3]]], proto, ip: at, l4: at + header })
 }
 
-/// Examines an ICMP error whose checksum is right.
+/// Examines an ICMP error. One whose checksum is not `sound` is not translated; those that only pass
+/// by are for their receiver to check.
 pub fn examine<I: PacketIo>(
     s: &Snapshot,
     core: &mut Core<I::Buf>,
@@ -73,6 +74,7 @@ pub fn examine<I: PacketIo>(
     burst: &mut Burst<I::Buf>,
     i: usize,
     steer: bool,
+    sound: bool,
 ) -> Examined {
     let lane = burst.lanes[i];
     let Some(buf) = &burst.bufs[i] else { return Examined::Gone };
@@ -123,6 +125,7 @@ pub fn examine<I: PacketIo>(
             }
             done
         }
+        Direction::Reply if rewrites(&record) && !sound => Examined::Drop(DropReason::BadIcmp),
         Direction::Reply if rewrites(&record) => to_client(s, core, io, burst, i, &q, &record),
         Direction::Reply => unrelated,
     }
