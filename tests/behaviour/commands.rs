@@ -73,6 +73,14 @@ fn the_first_mistake_of_a_line_is_told_and_values_come_before_what_is_missing() 
         ("-A -n -w 3", 2, "Illegal 'numeric' option with the 'add-service' command"),
         ("-a -w 3", 2, "You need to supply the 'service-address' option for the 'add-server' command"),
         ("-L -b nosuch", 2, "invalid scheduler flag `nosuch'"),
+        ("-L --timeout --stats", 2, "options conflicts in the list command"),
+        ("-L --daemon --persistent-conn", 2, "options conflicts in the list command"),
+        (
+            "-L --timeout -t 10.9.0.1:80",
+            2,
+            "The option 'timeout' conflicts with the 'service-address' option in the 'list' command",
+        ),
+        ("-L --daemon -c", 2, "The option 'daemon' conflicts with the 'connection' option in the 'list' command"),
         ("-A -t 10.9.0.2:80 -6", 2, "-6 used before -f\n"),
         ("-A -6 -f 3", 2, "-6 used before -f\n"),
         ("-A -f 0x3", 2, "invalid fwmark value `0x3' specified"),
@@ -149,6 +157,7 @@ fn the_player_takes_the_worlds_lines_however_they_are_written() {
         "setup":["iptables -w -t mangle -I PREROUTING 1 -i cli -p tcp -m multiport --dports 80,443 -j MARK --set-xmark 0x7/0xffffffff",
                  "sysctl -q -w net.ipv4.vs.sloppy_tcp=1 && echo \"1\" >/proc/sys/net/ipv4/vs/conn_reuse_mode"],
         "steps":[{"sh":"echo 0 > /proc/sys/net/ipv4/vs/sloppy_tcp; sysctl -w net.ipv4.vs.expire_nodest_conn = 1"},
+                 {"sh":"ipvsadm-save -n > /tmp/rules && ipvsadm -C; ipvsadm -R < /tmp/rules"},
                  {"note":""},{"sleep":0.5},{"sh":"ip -s link; sysctl net.ipv4.vs.sloppy_tcp"},
                  {"pkt":"c tcp 10.1.0.1:5000 > 10.9.0.1:443 S"}]}"#;
     let ip = r#"{"v":4,"src":"10.1.0.1","dst":"10.9.0.1","ttl":63,"tos":0,"id":0,"len":40,"df":false,"ip_ok":true,

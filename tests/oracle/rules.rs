@@ -1,6 +1,6 @@
 //! The recordings' ipvsadm lines, by the real control side: parser, engine, snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,6 +29,15 @@ pub struct Rules {
     config: Config,
     marks: Marks,
     links: Vec<Arc<WorkerLink>>,
+    /// Whose Ethernet addresses it has asked for.
+    asked: HashSet<IpAddr>,
+}
+
+/// Whom an ARP request asks for (RFC 826).
+fn asks_for(frame: &[u8]) -> Option<IpAddr> {
+    let request = frame.get(12..14)? == [8, 6] && frame.get(20..22)? == [0, 1];
+    let target: [u8; 4] = frame.get(38..42)?.try_into().ok()?;
+    request.then(|| target.into())
 }
 
 fn network(text: &str) -> Result<Network> {
@@ -92,7 +101,7 @@ impl Rules {
             build: Default::default(),
             announce: false,
         };
-        Ok(Self { engine: Engine::new(setup, now)?, config, marks, links: links.to_vec() })
+        Ok(Self { engine: Engine::new(setup, now)?, config, marks, links: links.to_vec(), asked: HashSet::new() })
     }
 
     fn apply(engine: &mut Engine, operation: &Operation, now: u64) -> Result<(), Error> {
@@ -210,12 +219,19 @@ impl Rules {
         None
     }
 
+    /// Whether the director has asked the network for an address.
+    pub fn has_asked_for(&self, ip: &str) -> bool {
+        ip.parse().is_ok_and(|ip: IpAddr| self.asked.contains(&ip))
+    }
+
     /// Lets the engine do what it does every 10 ms. Its questions for neighbours are kept
     /// off the wire: the recordings show none.
     pub fn tick(&mut self, now: u64) {
         self.engine.tick(now);
         for link in &self.links {
-            while link.inject.pop().is_some() {}
+            while let Some(frame) = link.inject.pop() {
+                self.asked.extend(asks_for(&frame.bytes[..usize::from(frame.len).min(frame.bytes.len())]));
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dataplane::units::Protocol;
 
-use super::options::{Given, Verb, Words, words};
+use super::options::{Given, Name, Verb, Words, words};
 use super::{Failure, Marks, address};
 use crate::engine::Operation;
 use crate::model::{
@@ -365,16 +365,15 @@ fn list(w: &Words) -> Result<List, Failure> {
         exact: w.has("exact"),
         unsorted: w.has("nosort"),
     };
-    let conflict = |a: &str, b: &str| {
-        Err(Failure::wrong(format!("The option '{a}' conflicts with the '{b}' option in the 'list' command")))
-    };
-    if l.connections && l.service.is_some() {
-        return conflict("service-address", "connection");
+    let alone: [Name; 4] = ["connection", "service-address", "timeout", "daemon"];
+    let mut alone = alone.into_iter().filter(|name| w.has(name));
+    if let (Some(first), Some(second)) = (alone.next(), alone.next()) {
+        let m = format!("The option '{second}' conflicts with the '{first}' option in the 'list' command");
+        return Err(Failure::wrong(m));
     }
-    if l.timeout && l.daemon {
-        return conflict("daemon", "timeout");
-    }
-    if l.connections && (l.stats || l.rate || l.thresholds || l.tunnels) {
+    let other = l.connections || l.timeout || l.daemon;
+    let formats = l.stats || l.rate || l.thresholds || l.tunnels;
+    if (other && formats) || ((l.timeout || l.daemon) && l.persistent) {
         return Err(Failure::wrong("options conflicts in the list command"));
     }
     Ok(l)
