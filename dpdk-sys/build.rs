@@ -180,6 +180,8 @@ fn generate(cflags: &[String]) -> Result<String, String> {
         .derive_default(false)
         .prepend_enum_name(false)
         .generate_comments(false)
+        // One item a line, for write_rust_layout, on machines without rustfmt as well.
+        .formatter(bindgen::Formatter::Prettyplease)
         .merge_extern_blocks(true)
         .use_core();
     for name in FUNCTIONS {
@@ -218,6 +220,9 @@ fn write_rust_layout(bindings: &str, to: &Path) -> Result<(), String> {
         let name = rest.split(':').next().unwrap_or_default();
         let value = rest.rsplit('=').next().unwrap_or_default().trim().trim_end_matches(';');
         let _ = writeln!(text, "#define RUST_{name} {value}");
+    }
+    if text.is_empty() {
+        return Err("no offset was found in the bindings that bindgen made".to_owned());
     }
     fs::write(to, text).map_err(|e| format!("cannot write {}: {e}", to.display()))
 }

@@ -173,8 +173,12 @@ need_root "it installs packages and makes network namespaces"
 need_tap
 need_rust
 for component in rustfmt clippy; do
-    cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup -q component add "$component" >&2 ||
-        die "cargo ${component/rust/} is missing. Run: rustup component add $component"
+    cargo "${component/rust/}" --version >/dev/null 2>&1 && continue
+    if have rustup; then
+        rustup -q component add "$component" >&2 || die "cargo ${component/rust/} is missing. Run: rustup component add $component"
+    else
+        need_packages "${component/clippy/rust-clippy}"
+    fi
 done
 # All at once, which is faster than one by one: every test names what it needs itself too.
 install_packages "${BUILD_PACKAGES[@]}" "${WORLD_PACKAGES[@]}" wrk iperf3 tcpdump tshark python3 python3-scapy \

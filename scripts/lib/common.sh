@@ -77,8 +77,15 @@ if [ -n "${POLLUX_SKIP_PACKAGES:-}" ]; then
     need_packages() { :; }
 fi
 
-# need_rust: makes `cargo` usable, of at least the version in Cargo.toml. Debian 12's
-# own is too old, so a missing one comes from rustup.
+# package_offers PACKAGE VERSION: whether apt-get would install that version or a newer one.
+package_offers() {
+    local offered
+    offered=$(apt-cache policy "$1" 2>/dev/null | awk '$1 == "Candidate:" { print $2 }')
+    [ -n "$offered" ] && [ "$offered" != "(none)" ] && version_at_least "$offered" "$2"
+}
+
+# need_rust: makes `cargo` usable, of at least the version in Cargo.toml. Those of Debian 12 and 13
+# are too old, so a missing one comes from rustup there.
 need_rust() {
     local wanted have_version
     [ -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
@@ -91,6 +98,8 @@ need_rust() {
         log "installing Rust (stable); found ${have_version:-none}, need $wanted"
         rustup -q toolchain install stable --profile default >&2 || die "rustup failed. Run: rustup toolchain install stable"
         rustup -q default stable >&2
+    elif package_offers cargo "$wanted"; then
+        need_packages cargo rustc
     else
         log "installing Rust by rustup; found ${have_version:-none}, need $wanted"
         need_packages curl ca-certificates

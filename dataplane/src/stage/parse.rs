@@ -9,6 +9,7 @@ use crate::burst::{Burst, Lane, Lanes};
 use crate::flow::record::FlowKey;
 use crate::io::PacketBuf;
 use crate::units::{Be16, Ip};
+use crate::wire::at;
 
 /// Ethernet header without tags, bytes.
 pub const ETH: usize = 14;
@@ -91,15 +92,6 @@ fn dst_mac<const N: usize>(h: &[u8; N]) -> u64 {
         Some(w) => u64::from_le_bytes(*w) & 0xffff_ffff_ffff,
         None => 0,
     }
-}
-
-/// `N` bytes at a constant offset; the range is checked at compile time once inlined.
-#[inline(always)]
-fn at<const O: usize, const N: usize, const L: usize>(h: &[u8; L]) -> [u8; N] {
-    const { assert!(O + N <= L) };
-    let mut out = [0; N];
-    out.copy_from_slice(&h[O..O + N]);
-    out
 }
 
 #[inline(always)]
