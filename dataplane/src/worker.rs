@@ -245,10 +245,10 @@ impl<B> Core<B> {
         }
         let extended = record.flags & flags::EXTENDED != 0;
         let template = if extended { self.give_extension(record) } else { FlowId(record.ext) };
-        if record.flags & flags::CONTROLLED != 0 {
-            if let Some(t) = self.flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0) {
-                t.ext = t.ext.saturating_sub(1);
-            }
+        if record.flags & flags::CONTROLLED != 0
+            && let Some(t) = self.flows.try_get_mut(template).filter(|t| t.flags & flags::TEMPLATE != 0)
+        {
+            t.ext = t.ext.saturating_sub(1);
         }
     }
 

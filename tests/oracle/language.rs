@@ -161,7 +161,7 @@ fn sctp(line: &Line, ports: Vec<u8>, body: Vec<u8>) -> Vec<u8> {
     h.extend([chunk, 0]);
     h.extend((4 + value.len() as u16).to_be_bytes());
     h.extend(&value);
-    while (h.len() - 12) % 4 != 0 {
+    while !(h.len() - 12).is_multiple_of(4) {
         h.push(0);
     }
     let mut crc = Crc32c::new();

@@ -120,7 +120,7 @@ fn service(spec: &mut Spec, n: usize, variant: u8) {
         matches: Match::Address { protocol: if udp { 17 } else { 6 }, vip: vip(n), port: if n == 8 { 0 } else { 80 } },
         scheduler: KINDS[(n + usize::from(variant)) % KINDS.len()],
         sched_flags: 0,
-        persistence: (n == 8 || (variant as usize + n) % 5 == 0)
+        persistence: (n == 8 || (variant as usize + n).is_multiple_of(5))
             .then_some(Persistence { timeout_ms: 300_000, prefix_len: if v4 { 24 } else { 64 } }),
         one_packet: udp && variant & 0x80 != 0,
         extras,
@@ -135,7 +135,7 @@ fn service(spec: &mut Spec, n: usize, variant: u8) {
             iface: IfaceId(1),
             ip: ip(&addr),
             // One server's Ethernet address is unknown, so that packets wait for it.
-            mac: (r != 2 || n % 3 != 0).then_some(Mac([2, 0, 0, 0, 2, last as u8])),
+            mac: (r != 2 || !n.is_multiple_of(3)).then_some(Mac([2, 0, 0, 0, 2, last as u8])),
         });
         spec.reals.push(RealSpec {
             id,
@@ -144,7 +144,7 @@ fn service(spec: &mut Spec, n: usize, variant: u8) {
             port: if rewrites && n != 8 { 8080 } else { 0 },
             mode: forwarding,
             tunnel,
-            weight: if (variant as usize + r) % 4 == 0 { 0 } else { 1 + r as u32 },
+            weight: if (variant as usize + r).is_multiple_of(4) { 0 } else { 1 + r as u32 },
             upper: if variant & 8 != 0 { 4 } else { 0 },
             lower: 0,
             next_hop: hop,
@@ -158,6 +158,6 @@ fn service(spec: &mut Spec, n: usize, variant: u8) {
     if variant & 0x10 != 0
         && let Some(s) = spec.services.last_mut()
     {
-        s.reals.retain(|id| id.0 as usize % REALS != 0);
+        s.reals.retain(|id| !(id.0 as usize).is_multiple_of(REALS));
     }
 }

@@ -137,11 +137,11 @@ impl SchedCore {
                 None if self.serves(*id, &service.sched) => None,
                 None => self.begin(*id),
             };
-            if let Some(mut build) = build {
-                if self.advance(&mut build, &service.sched, counts, &mut budget) == Progress::More {
-                    self.chores.build = Some(build);
-                    return false;
-                }
+            if let Some(mut build) = build
+                && self.advance(&mut build, &service.sched, counts, &mut budget) == Progress::More
+            {
+                self.chores.build = Some(build);
+                return false;
             }
             self.chores.prepared += 1;
         }

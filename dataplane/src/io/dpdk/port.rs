@@ -143,10 +143,10 @@ impl Port {
         device.start()?;
         let promiscuous = device.set_filters(options, &mut notes);
         let delivery = device.delivery(&plan, &offer);
-        if options.rss != Rss::Off {
-            if let Delivery::HandOff { why } = &delivery {
-                notes.push(format!("packets are handed to their owners in software: {why}"));
-            }
+        if options.rss != Rss::Off
+            && let Delivery::HandOff { why } = &delivery
+        {
+            notes.push(format!("packets are handed to their owners in software: {why}"));
         }
         note_ingress(device.id, options.port);
         let info = PortInfo {

@@ -40,7 +40,7 @@ impl Side {
         };
         let sched = &snapshot.service(SERVICE)?.sched;
         let id = self.core.choose(SERVICE, sched, &self.counts, &key, Tick(n as u32))?;
-        self.core.opened(&self.counts, id, n % 3 > 0);
+        self.core.opened(&self.counts, id, !n.is_multiple_of(3));
         self.open.push(id);
         Some(id)
     }

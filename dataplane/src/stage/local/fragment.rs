@@ -270,7 +270,7 @@ fn span<B: PacketBuf>(buf: &B, lane: &Lane) -> Option<(DatagramKey, u32, u32, bo
     let (first, more) = (u32::from(word.0) * 8, word.1);
     let end = first + len;
     // All pieces but the last are multiples of eight bytes; none reaches beyond 64 KiB.
-    if len == 0 || (more && len % 8 != 0) || end > 65_535 - 20 {
+    if len == 0 || (more && !len.is_multiple_of(8)) || end > 65_535 - 20 {
         return None;
     }
     let key = DatagramKey { src: lane.key.client, dst: lane.key.vip, id, proto: lane.key.proto };
