@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::dataplane::counters::RealCounters;
+use ::dataplane::counters::BYTES_A_REAL;
 use ::dataplane::flow::extension::Extension;
 use ::dataplane::flow::table::FlowTable;
 use ::dataplane::io::dpdk::{Delivery, Offloads, PortOptions, Rss};
@@ -33,7 +33,7 @@ const CONTROL: usize = 35_000_000;
 /// What control keeps for each real server of the configuration: model, listing, two snapshots.
 const CONTROL_PER_SERVER: usize = 2_300;
 /// What a worker keeps for each real server: its scheduler's state, counters, connection counts.
-const PER_REAL: usize = 340 + size_of::<RealCounters>() + 12;
+const PER_REAL: usize = 340 + BYTES_A_REAL + 12;
 /// And for each service.
 const PER_SERVICE: usize = 1100;
 /// And for its schedulers whatever there is to schedule.

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::flow::memory::HugeArray;
+use crate::front::Front;
 use crate::units::{PortId, RealId};
 
 /// A monotonic count with one writer.
@@ -146,20 +148,34 @@ drop_reasons! {
 pub const DROP_REASONS: usize = DropReason::ALL.len();
 
 /// Traffic of one real server on one worker. Bytes are IP total lengths, as the kernel counts.
+#[derive(Clone, Copy, Debug)]
+pub struct RealCounters<'a> {
+    /// Flows opened.
+    pub connections: &'a Counter,
+    /// Packets from clients.
+    pub in_packets: &'a Counter,
+    /// Bytes from clients.
+    pub in_bytes: &'a Counter,
+    /// Packets from the real server.
+    pub out_packets: &'a Counter,
+    /// Bytes from the real server.
+    pub out_bytes: &'a Counter,
+}
+
+/// What is counted of a real server besides the packets from clients, which are in its [`Front`].
 #[derive(Default, Debug)]
-#[repr(C, align(64))]
-pub struct RealCounters {
+#[repr(C, align(32))]
+pub struct Back {
     /// Flows opened.
     pub connections: Counter,
-    /// Packets from clients.
-    pub in_packets: Counter,
-    /// Bytes from clients.
-    pub in_bytes: Counter,
     /// Packets from the real server.
     pub out_packets: Counter,
     /// Bytes from the real server.
     pub out_bytes: Counter,
 }
+
+/// Bytes of one real server's counters on one worker.
+pub const BYTES_A_REAL: usize = size_of::<Front>() + size_of::<Back>();
 
 /// Traffic of one port on one worker.
 #[derive(Default, Debug)]
@@ -259,12 +275,24 @@ pub struct CoreCounters {
     /// What happened in general.
     pub worker: WorkerCounters,
     drops: Box<[Counter; DROP_REASONS]>,
-    reals: Box<[RealCounters]>,
+    fronts: HugeArray<Front>,
+    backs: Box<[Back]>,
     ports: Box<[PortCounters]>,
 }
 
 fn zeroed<T: Default>(n: usize) -> Box<[T]> {
     (0..n).map(|_| T::default()).collect()
+}
+
+/// All zero. With many servers they take more ordinary pages than a processor remembers.
+fn fronts(max_reals: usize) -> HugeArray<Front> {
+    let len = max_reals.max(1);
+    HugeArray::joined(len).unwrap_or_else(|_| {
+        // As for any other memory that the system does not have.
+        std::alloc::handle_alloc_error(
+            std::alloc::Layout::array::<Front>(len).unwrap_or(std::alloc::Layout::new::<Front>()),
+        )
+    })
 }
 
 impl CoreCounters {
@@ -273,7 +301,8 @@ impl CoreCounters {
         Self {
             worker: WorkerCounters::default(),
             drops: Box::new(std::array::from_fn(|_| Counter::default())),
-            reals: zeroed(max_reals.max(1)),
+            fronts: fronts(max_reals),
+            backs: zeroed(max_reals.max(1)),
             ports: zeroed(ports.max(1)),
         }
     }
@@ -284,13 +313,33 @@ impl CoreCounters {
     }
     /// A real server's counters (the last one's, should the number be out of range).
     #[inline(always)]
-    pub fn real(&self, id: RealId) -> &RealCounters {
-        &self.reals[id.index().min(self.reals.len() - 1)]
+    pub fn real(&self, id: RealId) -> RealCounters<'_> {
+        let at = id.index().min(self.backs.len() - 1);
+        Self::join(self.fronts.at(at), &self.backs[at])
     }
     /// All real servers' counters, by number.
+    pub fn reals(&self) -> impl Iterator<Item = RealCounters<'_>> {
+        self.fronts().iter().zip(&self.backs).map(|(front, back)| Self::join(front, back))
+    }
     #[inline(always)]
-    pub fn reals(&self) -> &[RealCounters] {
-        &self.reals
+    fn join<'a>(front: &'a Front, back: &'a Back) -> RealCounters<'a> {
+        RealCounters {
+            connections: &back.connections,
+            in_packets: &front.in_packets,
+            in_bytes: &front.in_bytes,
+            out_packets: &back.out_packets,
+            out_bytes: &back.out_bytes,
+        }
+    }
+    /// What the fast stage needs of real servers, by number.
+    #[inline(always)]
+    pub fn fronts(&self) -> &[Front] {
+        self.fronts.all()
+    }
+    /// What replies are counted in, by real server's number.
+    #[inline(always)]
+    pub fn backs(&self) -> &[Back] {
+        &self.backs
     }
     /// A port's counters.
     #[inline(always)]

@@ -37,3 +37,5 @@ pub mod snapshot;
 pub mod link;
 
 pub mod counters;
+
+pub mod front;

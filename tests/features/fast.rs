@@ -106,10 +106,10 @@ fn records(rig: &mut Rig) -> Vec<FlowRecord> {
 
 fn traffic(rig: &Rig) -> Vec<[u64; 5]> {
     let c = &rig.links[0].counters;
-    let one = |r: &dataplane::counters::RealCounters| {
-        [&r.connections, &r.in_packets, &r.in_bytes, &r.out_packets, &r.out_bytes].map(|c| c.get())
+    let one = |r: dataplane::counters::RealCounters<'_>| {
+        [r.connections, r.in_packets, r.in_bytes, r.out_packets, r.out_bytes].map(|c| c.get())
     };
-    c.reals().iter().map(one).collect()
+    c.reals().map(one).collect()
 }
 
 /// The order between flows does not matter; the first difference is shown.

@@ -1,4 +1,5 @@
-//! Memory of the flow table: large arrays in huge pages, prefetching, tag comparison.
+//! Memory of the flow table, and of what packets count in: large arrays in huge pages, prefetching,
+//! tag comparison.
 //!
 //! The one place besides `io::dpdk` with unsafe code. What it offers is safe: an index
 //! beyond the end is taken for the last element, so that no access needs a panicking check.
@@ -11,12 +12,13 @@ use std::ptr::NonNull;
 use super::index::Bucket;
 use super::record::FlowRecord;
 use super::wheel::Link;
+use crate::front::Front;
 
 /// Data that is valid when all its bytes are zero, and needs no destructor.
 ///
 /// # Safety
 /// The implementer guarantees both.
-pub unsafe trait Plain: Copy {}
+pub unsafe trait Plain {}
 
 // SAFETY: a number; zero is one.
 unsafe impl Plain for u32 {}
@@ -26,6 +28,8 @@ unsafe impl Plain for Bucket {}
 unsafe impl Plain for FlowRecord {}
 // SAFETY: numbers only.
 unsafe impl Plain for Link {}
+// SAFETY: numbers only, although some are atomic.
+unsafe impl Plain for Front {}
 
 /// Bytes of a huge page, and of an ordinary one.
 const HUGE: usize = 2 << 20;
@@ -72,13 +76,26 @@ impl<T: Plain> HugeArray<T> {
     /// # Errors
     /// When the kernel has not that much memory.
     pub fn new(len: usize) -> Result<Self, OutOfMemory> {
+        Self::within(len, true)
+    }
+
+    /// The same without the huge pages that were set aside, which others count on: in ordinary ones, joined
+    /// where the kernel can.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn joined(len: usize) -> Result<Self, OutOfMemory> {
+        Self::within(len, false)
+    }
+
+    fn within(len: usize, reserved: bool) -> Result<Self, OutOfMemory> {
         const { assert!(align_of::<T>() <= SMALL && size_of::<T>() > 0) };
         let len = len.max(1);
         if len > u32::MAX as usize {
             return Err(OutOfMemory { bytes: usize::MAX, source: io::ErrorKind::OutOfMemory.into() });
         }
         let need = len.saturating_mul(size_of::<T>());
-        let (ptr, bytes, pages) = map(need).map_err(|source| OutOfMemory { bytes: need, source })?;
+        let (ptr, bytes, pages) = map(need, reserved).map_err(|source| OutOfMemory { bytes: need, source })?;
         Ok(Self { ptr: ptr.cast(), last: len - 1, bytes, pages, _owns: PhantomData })
     }
 
@@ -89,6 +106,13 @@ impl<T: Plain> HugeArray<T> {
     /// What it lies in.
     pub fn pages(&self) -> Pages {
         self.pages
+    }
+
+    /// All elements.
+    #[inline(always)]
+    pub fn all(&self) -> &[T] {
+        // SAFETY: so many elements are mapped and initialised, and `&self` forbids writers.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.last + 1) }
     }
 
     #[inline(always)]
@@ -153,6 +177,12 @@ pub(super) fn share(n: u32, count: u64) -> u64 {
     (u64::from(n) * count) >> 32
 }
 
+impl<T> std::fmt::Debug for HugeArray<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} elements, {:?}", self.last + 1, self.pages)
+    }
+}
+
 impl<T> Drop for HugeArray<T> {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is not referenced any more.
@@ -160,8 +190,9 @@ impl<T> Drop for HugeArray<T> {
     }
 }
 
-/// Maps `need` bytes: huge pages, else ordinary ones that lie so that they can be joined.
-fn map(need: usize) -> io::Result<(NonNull<u8>, usize, Pages)> {
+/// Maps `need` bytes: huge pages if `reserved` ones may be used, else ordinary ones that lie so that they
+/// can be joined.
+fn map(need: usize, reserved: bool) -> io::Result<(NonNull<u8>, usize, Pages)> {
     if need < HUGE {
         let bytes = need.next_multiple_of(SMALL);
         let ptr = map_anonymous(bytes, libc::MAP_POPULATE)?;
@@ -169,7 +200,7 @@ fn map(need: usize) -> io::Result<(NonNull<u8>, usize, Pages)> {
     }
     let bytes = need.checked_next_multiple_of(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
     let huge = libc::MAP_HUGETLB | libc::MAP_HUGE_2MB | libc::MAP_POPULATE;
-    if let Ok(ptr) = map_anonymous(bytes, huge) {
+    if reserved && let Ok(ptr) = map_anonymous(bytes, huge) {
         return Ok((ptr, bytes, Pages::Huge));
     }
     let whole = map_anonymous(bytes.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?, 0)?;
@@ -280,6 +311,15 @@ mod tests {
         *a.at_mut(7) = 5;
         assert_eq!((*a.at(2), *a.at(1)), (5, 0));
         a.prefetch(usize::MAX);
+        assert_eq!(a.all(), [0, 0, 5]);
+    }
+
+    #[test]
+    fn joined_pages_are_none_of_those_set_aside() {
+        let mut a = HugeArray::<u32>::joined(HUGE).unwrap();
+        assert_eq!(a.pages(), Pages::Advised);
+        *a.at_mut(HUGE - 1) = 7;
+        assert_eq!((a.all().len(), a.all()[0], a.all()[HUGE - 1]), (HUGE, 0, 7));
     }
 
     #[test]

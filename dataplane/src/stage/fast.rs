@@ -23,12 +23,13 @@
 //! Each is a function of its own, not inlined: a loop keeps its registers to itself.
 
 use crate::burst::{Burst, Lanes};
-use crate::counters::{CoreCounters, RealCounters};
+use crate::counters::{Back, CoreCounters};
 use crate::flow::hash::FlowHash;
 use crate::flow::memory::prefetch_near;
 use crate::flow::record::{FlowRecord, RequestV4, flags};
 use crate::flow::state::State;
 use crate::flow::table::{FlowId, FlowTable};
+use crate::front::Front;
 use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::snapshot::{Forward, Snapshot};
 use crate::stage::parse::{ETH, fits};
@@ -118,7 +119,7 @@ pub fn fast<I: PacketIo>(
     }
     let left = Lanes(all.0 & !known.ready.0 & !back.0);
     let whole = known.way.map(Forward::port).filter(|_| known.ready == all);
-    send(s, core, io, burst, known.ready, whole, len.wrapping_add(grown));
+    send(core, io, burst, known.ready, whole, len.wrapping_add(grown));
     // Replies are plain packets as well, which belong to no flow as requests.
     let replies = (plain > 0 && s.translates[1]) || (plain6.0 & left.0 != 0 && s.translates[0]);
     if !replies_first && replies && !left.is_empty() {
@@ -177,18 +178,16 @@ fn guess_some<B>(s: &Snapshot, core: &Core<B>, burst: &mut Burst<B>, lanes: Lane
 #[inline(always)]
 fn call<B>(s: &Snapshot, core: &Core<B>, quick: &[Quick]) {
     if s.forwards.len() > MANY {
-        call_all(s, core, quick);
+        call_all(core, quick);
     }
 }
 
 #[inline(never)]
-fn call_all<B>(s: &Snapshot, core: &Core<B>, quick: &[Quick]) {
-    let counters = core.link.counters.reals();
+fn call_all<B>(core: &Core<B>, quick: &[Quick]) {
+    let fronts = core.link.counters.fronts();
     for q in quick {
-        let real = core.flows.get(q.flow).real.index();
-        if let (Some(to), Some(counter)) = (s.forwards.get(real), counters.get(real)) {
-            prefetch_near(to);
-            prefetch_near(counter);
+        if let Some(front) = fronts.get(core.flows.get(q.flow).real.index()) {
+            prefetch_near(front);
         }
     }
 }
@@ -280,8 +279,11 @@ impl Known {
 
 /// What a packet is held against and entered in, besides its flow.
 struct Books<'a> {
+    fronts: &'a [Front],
+    backs: &'a [Back],
     forwards: &'a [Forward],
-    counters: &'a [RealCounters],
+    /// Number of the adoption that copies of forwards must come from.
+    adoption: u64,
     /// By the lowest bit of TCP's number and UDP's.
     deadlines: [Tick; 2],
 }
@@ -291,39 +293,54 @@ impl<'a> Books<'a> {
     fn new(s: &'a Snapshot, counters: &'a CoreCounters, now: Tick) -> Self {
         const { assert!(TCP & 1 == 0 && UDP & 1 == 1) };
         // Cut to one length, so that one comparison serves both.
-        let reals = s.forwards.len().min(counters.reals().len());
+        let reals = counters.fronts().len().min(counters.backs().len());
         Self {
-            forwards: &s.forwards[..reals],
-            counters: &counters.reals()[..reals],
+            fronts: &counters.fronts()[..reals],
+            backs: &counters.backs()[..reals],
+            forwards: &s.forwards,
+            adoption: counters.worker.snapshots_adopted.get(),
             deadlines: [ESTABLISHED, DATAGRAM].map(|state| now.after_ms(s.settings.timeouts.of(state))),
         }
+    }
+
+    /// A real server's line, as the snapshot has it.
+    #[inline(always)]
+    fn front(&self, real: RealId) -> Option<&'a Front> {
+        let front = self.fronts.get(real.index())?;
+        if front.is_of(self.adoption) { Some(front) } else { self.renew(front, real) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn renew(&self, front: &'a Front, real: RealId) -> Option<&'a Front> {
+        front.renew(self.forwards.get(real.index())?, self.adoption);
+        Some(front)
     }
 
     /// How the flow's packet of `ip_len` bytes is forwarded and where it counts; nothing if
     /// that is not for the fast stage.
     #[inline(always)]
-    fn find(&self, record: &FlowRecord, ip_len: u16) -> Option<(&'a Forward, &'a RealCounters)> {
-        let real = record.real.index();
-        let (to, counter) = (self.forwards.get(real)?, self.counters.get(real)?);
-        if ip_len > to.mtu || (record.flags ^ Forward::opens(to.way)) & flags::MODE_MASK != 0 {
+    fn find(&self, record: &FlowRecord, ip_len: u16) -> Option<(&'a Front, u32)> {
+        let front = self.front(record.real)?;
+        let way = front.way();
+        if ip_len > front.mtu() || (record.flags ^ Forward::opens(way)) & flags::MODE_MASK != 0 {
             return None;
         }
-        Some((to, counter))
+        Some((front, way))
     }
 
     /// The flow's real server, and where its replies count; nothing if they are not for the fast stage.
     #[inline(always)]
-    fn serving(&self, record: &FlowRecord) -> Option<(&'a Forward, &'a RealCounters)> {
-        let real = record.real.index();
-        let counter = self.counters.get(real)?;
-        self.forwards.get(real).filter(|to| to.mtu > 0).map(|to| (to, counter))
+    fn serving(&self, record: &FlowRecord) -> Option<(&'a Front, &'a Back)> {
+        let back = self.backs.get(record.real.index())?;
+        self.front(record.real).filter(|front| front.mtu() > 0).map(|front| (front, back))
     }
 
     #[inline(always)]
-    fn enter(&self, record: &mut FlowRecord, counter: &RealCounters, ip_len: u16) {
+    fn enter(&self, record: &mut FlowRecord, front: &Front, ip_len: u16) {
         record.deadline = self.deadlines[usize::from(record.proto & 1)];
-        counter.in_packets.add(1);
-        counter.in_bytes.add(u64::from(ip_len));
+        front.in_packets.add(1);
+        front.in_bytes.add(u64::from(ip_len));
     }
 }
 
@@ -341,8 +358,8 @@ fn search(flows: &FlowTable, q: &mut Quick) -> bool {
 fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -> Known {
     let Core { flows, link, now, .. } = core;
     let books = Books::new(s, &link.counters, *now);
-    let first = quick.first().map_or(0, |q| flows.get(q.flow).real.index());
-    let first = books.forwards.get(first).map_or(0, |to| to.way);
+    let first = quick.first().map_or(RealId::NONE, |q| flows.get(q.flow).real);
+    let first = books.front(first).map_or(0, Front::way);
     let (mut ready, mut same) = (0_u64, true);
     let unused = BURST - quick.len().clamp(1, BURST);
     for q in quick {
@@ -352,10 +369,10 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -
             continue;
         }
         let record = flows.get_mut(q.flow);
-        if let Some((to, counter)) = books.find(record, q.ip_len) {
-            books.enter(record, counter, q.ip_len);
+        if let Some((front, way)) = books.find(record, q.ip_len) {
+            books.enter(record, front, q.ip_len);
             q.real = record.real;
-            same &= to.way == first;
+            same &= way == first;
             ready |= 1 << 63;
         }
     }
@@ -393,7 +410,6 @@ fn send_back<I: PacketIo>(
 /// Sends what is ready: the whole burst, `bytes` long, where it lies if it leaves by one port.
 #[inline(always)]
 fn send<I: PacketIo>(
-    s: &Snapshot,
     core: &mut Core<I::Buf>,
     io: &mut I,
     burst: &mut Burst<I::Buf>,
@@ -406,9 +422,9 @@ fn send<I: PacketIo>(
         return out.send_all(port, &mut burst.bufs, (burst.n, bytes), io, link);
     }
     for i in ready {
-        let to = s.forwards.get(burst.quick[i].real.index());
-        if let (Some(to), Some(buf)) = (to, burst.bufs[i].take()) {
-            out.push(Forward::port(to.way), buf, io, link);
+        let way = link.counters.fronts().get(burst.quick[i].real.index()).map(Front::way);
+        if let (Some(way), Some(buf)) = (way, burst.bufs[i].take()) {
+            out.push(Forward::port(way), buf, io, link);
         }
     }
 }

@@ -9,8 +9,9 @@ use crate::burst::{Burst, Lanes};
 use crate::flow::hash::{FlowHash, Secret};
 use crate::flow::record::FlowRecord;
 use crate::flow::table::FlowTable;
+use crate::front::Front;
 use crate::io::{BURST, PacketBuf};
-use crate::snapshot::{Forward, Hop, NextHop, Snapshot};
+use crate::snapshot::{Hop, NextHop, Snapshot};
 use crate::units::{Be16, Ip, PortId};
 use crate::wire::{at, checksum};
 use crate::worker::Core;
@@ -64,7 +65,7 @@ trait Family<const HEAD: usize> {
     /// [`is_from`](Self::is_from) compares it.
     fn is_reply(record: &FlowRecord, h: &[u8; HEAD], q: &Quick) -> bool;
     /// Whether the flow's real server sent it.
-    fn is_from(to: &Forward, h: &[u8; HEAD]) -> bool;
+    fn is_from(to: &Front, h: &[u8; HEAD]) -> bool;
     fn client(h: &[u8; HEAD], q: &Quick) -> Self::Client;
     fn ip(client: Self::Client) -> Ip;
     /// Writes the new headers.
@@ -132,16 +133,15 @@ fn settle<B: PacketBuf, F: Family<N>, const N: usize>(
         if client != route.0 || route.1.is_none() {
             route = (client, way(s, F::ip(client)));
         }
-        let (Some(hop), Some((to, counter))) = (route.1.filter(|hop| q.ip_len <= hop.mtu), books.serving(record))
-        else {
+        let (Some(hop), Some((to, counts))) = (route.1.filter(|hop| q.ip_len <= hop.mtu), books.serving(record)) else {
             continue;
         };
         if !F::is_from(to, h) {
             continue;
         }
         record.deadline = books.deadlines[usize::from(record.proto & 1)];
-        counter.out_packets.add(1);
-        counter.out_bytes.add(u64::from(q.ip_len));
+        counts.out_packets.add(1);
+        counts.out_bytes.add(u64::from(q.ip_len));
         F::translate(h, hop, record);
         same &= *back.port.get_or_insert(hop.port) == hop.port;
         ports[i] = hop.port;
@@ -182,7 +182,7 @@ impl Family<HEAD> for V4 {
         record.is_steady_reply(&q.request)
     }
     #[inline(always)]
-    fn is_from(_: &Forward, _: &[u8; HEAD]) -> bool {
+    fn is_from(_: &Front, _: &[u8; HEAD]) -> bool {
         true
     }
     #[inline(always)]
@@ -223,8 +223,8 @@ impl Family<{ six::HEAD }> for V6 {
     }
     /// The record has a fold of the address only.
     #[inline(always)]
-    fn is_from(to: &Forward, h: &[u8; six::HEAD]) -> bool {
-        to.addr.raw() == Ip(at::<22, 16, _>(h)).raw()
+    fn is_from(to: &Front, h: &[u8; six::HEAD]) -> bool {
+        to.has_addr(Ip(at::<22, 16, _>(h)))
     }
     #[inline(always)]
     fn client(h: &[u8; six::HEAD], _: &Quick) -> Ip {

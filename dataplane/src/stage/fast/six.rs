@@ -6,6 +6,7 @@ use super::{Books, Known, Own, Quick, TCP, TCP_STATE, UDP, UDP_STATE, guess_some
 use crate::burst::{Burst, Lanes};
 use crate::flow::record::{FlowRecord, TailFirst, flags};
 use crate::flow::table::FlowTable;
+use crate::front::Front;
 use crate::io::{BURST, PacketBuf};
 use crate::snapshot::{Forward, ForwardingMode, Snapshot};
 use crate::stage::parse::{ETH, fits};
@@ -99,13 +100,13 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, 
             continue;
         }
         let record = flows.get_mut(q.flow);
-        if let Some((to, counter)) = books.find(record, q.ip_len)
-            && readdress(h, to, record)
+        if let Some((front, way)) = books.find(record, q.ip_len)
+            && readdress(h, (front, way), record)
         {
-            books.enter(record, counter, q.ip_len);
+            books.enter(record, front, q.ip_len);
             q.real = record.real;
-            any |= to.way;
-            all &= to.way;
+            any |= way;
+            all &= way;
             ready.insert(i);
         }
     }
@@ -133,20 +134,20 @@ fn is_steady(record: &FlowRecord, h: &[u8; HEAD], proto_state: u16) -> bool {
 
 /// The packet's new headers; false, and nothing changed, for a mode that is not done here.
 #[inline(always)]
-fn readdress(h: &mut [u8; HEAD], to: &Forward, record: &FlowRecord) -> bool {
+fn readdress(h: &mut [u8; HEAD], (to, way): (&Front, u32), record: &FlowRecord) -> bool {
     const NAT: u8 = ForwardingMode::Nat as u8;
     const DIRECT: u8 = ForwardingMode::DirectRouting as u8;
-    match Forward::mode(to.way) {
+    match Forward::mode(way) {
         DIRECT => h[21] -= 1,
         Forward::DIRECT_AS_IS => {}
         NAT => {
             h[21] -= 1;
-            h[38..54].copy_from_slice(&to.addr.0);
+            h[38..54].copy_from_slice(&to.addr().0);
             h[56..58].copy_from_slice(&record.rport.0);
             apply_l4::<54, HEAD>(h, h[20] == TCP, record.l4_delta);
         }
         _ => return false,
     }
-    h[..12].copy_from_slice(&to.header);
+    to.write_header(h);
     true
 }

@@ -264,8 +264,8 @@ fn extension<'a, B>(core: &'a Core<B>, record: &FlowRecord) -> Option<&'a Extens
 fn count<B>(core: &Core<B>, record: &FlowRecord, lane: &Lane, direction: Direction) {
     let c = core.link.counters.real(record.real);
     let (packets, bytes) = match direction {
-        Direction::Request => (&c.in_packets, &c.in_bytes),
-        Direction::Reply => (&c.out_packets, &c.out_bytes),
+        Direction::Request => (c.in_packets, c.in_bytes),
+        Direction::Reply => (c.out_packets, c.out_bytes),
     };
     packets.add(1);
     bytes.add(u64::from(lane.ip_len));
