@@ -844,15 +844,15 @@ impl Snapshot {
         self.macs.get(port.index()).copied().unwrap_or(u64::MAX)
     }
 
-    /// Whether some NAT server of a service has this address and port: then a packet from
-    /// there that belongs to no flow may be a reply gone astray.
+    /// Whether some NAT server of a service, or of a mark whatever its protocol, has this address and
+    /// port: then a packet from there that belongs to no flow may be a reply gone astray.
     pub fn is_real_endpoint(&self, ip: Ip, port: Be16, protocol: u8) -> bool {
-        let serves = |r: &Real| {
-            r.available
-                && r.addr == ip
-                && r.port == port
-                && self.by_address.iter().any(|((_, key), id)| *id == r.service && key >> 16 == u32::from(protocol))
+        let of_protocol = |id: ServiceId| {
+            let listed = || self.by_address.iter().any(|((_, key), s)| *s == id && key >> 16 == u32::from(protocol));
+            self.service(id).is_some_and(|s| s.mark != 0 || listed())
         };
+        let rewritten = |r: &Real| matches!(r.mode, ForwardingMode::Nat | ForwardingMode::FullNat);
+        let serves = |r: &Real| r.available && r.addr == ip && r.port == port && rewritten(r) && of_protocol(r.service);
         self.reals.iter().any(serves)
     }
 

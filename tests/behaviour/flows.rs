@@ -272,3 +272,28 @@ fn a_syn_with_rst_ends_what_is_over_and_opens_nothing() {
     lab.expect(&[("c tcp 10.1.0.1:4000 > 10.9.0.1:80 SR", "nat 10.2.0.11:80")]);
     lab.expect(&[("c tcp 10.1.0.9:4000 > 10.9.0.1:80 SR", "none")]);
 }
+
+#[test]
+fn strays_are_told_of_from_nat_servers_of_services_and_marks() {
+    let mut lab = Lab::new(&[
+        "-A -t 10.9.0.1:80 -s rr",
+        "-a -t 10.9.0.1:80 -r 10.2.0.11:8080 -m",
+        "-a -t 10.9.0.1:80 -r 10.2.0.12:80 -g",
+        "-A -f 7 -s rr",
+        "-a -f 7 -r 10.2.0.13:99 -m",
+        "-a -f 7 -r 10.2.0.14 -m",
+    ]);
+    lab.sysctl("nat_icmp_send", 1);
+    for (from, told) in [
+        ("tcp 10.2.0.11:8080", true),
+        ("udp 10.2.0.11:8080", false),
+        ("tcp 10.2.0.11:80", false),
+        ("tcp 10.2.0.12:80", false),
+        ("tcp 10.2.0.13:99", true),
+        ("udp 10.2.0.13:99", true),
+        ("tcp 10.2.0.14:99", false),
+    ] {
+        lab.send(&format!("s {from} > 10.1.0.1:5"));
+        assert_eq!(lab.field("proto") == "icmp", told, "{from}");
+    }
+}

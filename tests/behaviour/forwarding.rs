@@ -362,3 +362,18 @@ fn icmp_that_only_passes_by_is_not_checked() {
         ("s icmp 10.2.0.11 > 10.1.0.1 type=3 code=3 inner=10.2.0.11 badsum", "icmp 3/3"),
     ]);
 }
+
+#[test]
+fn an_echo_of_nothing_but_zeros_has_a_right_checksum() {
+    let mut lab = one("-m");
+    for echo in [
+        "c icmp 10.1.0.1 > 10.9.0.1 type=8",
+        "c icmp 10.1.0.1 > 10.9.0.1 type=8 rest=65535",
+        "c icmp 10.1.0.1 > 10.9.0.1 type=8 rest=63487",
+        "c icmp 10.1.0.1 > 10.9.0.1 type=8 len=7",
+        "c icmp6 2001:db8:1::1 > 2001:db8:9::1 type=128",
+    ] {
+        lab.expect(&[(echo, "reply")]);
+        assert_eq!(lab.field("l4_ok"), true, "{echo}");
+    }
+}

@@ -148,7 +148,15 @@ fn echo<I: PacketIo>(
         let sum = checksum::apply(u16::from_ne_bytes([h[2], h[3]]), delta);
         h[0] = (reply >> 8) as u8;
         [h[2], h[3]] = sum.to_ne_bytes();
+        // The difference cannot tell the two zeros of such sums apart: of a reply that is zero
+        // throughout, the right one is the other (RFC 1071).
+        if sum == 0 && own_id.is_some() && sum_range(&buf, l4, whole) == 0 {
+            if let Some(c) = buf.data_mut().get_mut(l4 + 2..l4 + 4) {
+                c.fill(0xff);
+            }
+        }
     }
+    let data = buf.data_mut();
     if lane.v4 {
         if let Some(h) = data.get_mut(l2..l4) {
             // Options are not echoed: they become no-operations, as a host may (RFC 1122 section 3.2.1.8).
