@@ -49,6 +49,38 @@ fn tunnels_flags_and_marks_are_saved_as_they_were_given() {
 }
 
 #[test]
+fn listings_are_sorted_as_differences_of_31_bits_say() {
+    let vips = ["10.9.0.1", "9.9.9.9", "192.168.1.1", "10.10.0.1"];
+    let mut rules: Vec<String> = vips.iter().map(|v| format!("-A -t {v}:80 -s rr")).collect();
+    rules.extend(["-A -u 1.1.1.1:53 -s rr".to_owned(), "-A -t 10.9.0.1:8 -s rr".to_owned()]);
+    rules.extend(["-A -t [fd00::1]:80 -s rr", "-A -t [2001:db8::1]:80 -s rr", "-A -f 9 -s rr"].map(String::from));
+    rules.extend(["192.168.1.5:80", "10.2.0.11:80", "10.2.0.11:8"].map(|r| format!("-a -t 9.9.9.9:80 -r {r} -m")));
+    let mut lab = Lab::new(&rules.iter().map(String::as_str).collect::<Vec<_>>());
+    let names = |text: String| -> Vec<String> {
+        let word = |l: &str| l.split_whitespace().nth(1).map(str::to_owned);
+        text.lines().skip(3).filter_map(word).collect()
+    };
+    assert_eq!(
+        names(lab.show("-Ln")),
+        [
+            "192.168.1.1:80",
+            "9.9.9.9:80",
+            "192.168.1.5:80",
+            "10.2.0.11:8",
+            "10.2.0.11:80",
+            "10.9.0.1:8",
+            "10.9.0.1:80",
+            "10.10.0.1:80",
+            "1.1.1.1:53",
+            "[fd00::1]:80",
+            "[2001:db8::1]:80",
+            "9"
+        ]
+    );
+    assert!(lab.show("-Sn").starts_with("-A -t 192.168.1.1:80 -s rr\n-A -t 9.9.9.9:80 -s rr\n-a "));
+}
+
+#[test]
 fn edits_reset_what_they_do_not_name() {
     let mut lab =
         Lab::new(&["-A -t 10.9.0.1:80 -s sh -p 60 -b sh-port", "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m -w 7 -x 5"]);

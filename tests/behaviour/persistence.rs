@@ -115,10 +115,14 @@ fn a_mark_groups_addresses_and_ports_and_its_servers_keep_them() {
         ("c tcp 10.1.0.2:1 > 10.9.1.1:80 S", "nat 10.2.0.12:80"),
         ("c tcp 2001:db8:1::1.1 > 2001:db8:9:1::7.80 S", "tun 2001:db8:2::13"),
     ]);
+    lab.ipvsadm("-E -f 5 -6 -s rr -p 60 -M 48");
+    lab.expect(&[("c tcp 2001:db8:1::1.2 > 2001:db8:9:1::7.80 S", "tun 2001:db8:2::12")]);
+    let template = "IP NONE [2001:db8:1::]:0 [0:5::]:0 [2001:db8:2::12]:0";
+    assert!(lab.connections().contains(&template.to_owned()), "{:?}", lab.connections());
     assert!(
         lab.connections().contains(&"IP NONE 10.1.0.1:0 0.0.0.5:0 10.2.0.13:0".to_owned()),
         "{:?}",
         lab.connections()
     );
-    assert_eq!(lab.line("-Ln", "FWM 5 IPv6"), "FWM 5 IPv6 rr");
+    assert_eq!(lab.line("-Ln", "FWM 5 IPv6"), "FWM 5 IPv6 rr persistent 60 mask 48");
 }

@@ -1,6 +1,7 @@
 //! Listing flows: page by page, worker by worker, in slices that each worker does between bursts.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::flow::record::{FlowRecord, flags};
@@ -211,7 +212,7 @@ fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) 
         protocol: Protocol::from_number(r.proto).map_or_else(|| r.proto.to_string(), |p| protocol_name(p).into()),
         client: r.client.to_std(),
         client_port: r.client_port.get(),
-        vip: r.vip.ip().to_std(),
+        vip: if template && r.proto == 0 { mark(r) } else { r.vip.ip().to_std() },
         vip_port: r.vport.get(),
         server,
         service: real.map(|(s, _)| *s).filter(|s| services.contains(s)),
@@ -226,4 +227,15 @@ fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) 
 
 fn mode(n: u32) -> &'static str {
     ["nat", "direct-routing", "tunnel", "full-nat"].get(n as usize).copied().unwrap_or("unknown")
+}
+
+/// The mark in the place of a template's VIP: the first four bytes of an address, as in the kernel.
+fn mark(r: &FlowRecord) -> IpAddr {
+    match r.vip.ip().to_std() {
+        IpAddr::V4(v4) if !r.client.is_v4() => {
+            let [a, b, c, d] = v4.octets();
+            Ipv6Addr::from([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).into()
+        }
+        other => other,
+    }
 }

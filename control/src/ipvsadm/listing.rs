@@ -40,16 +40,68 @@ pub fn list(l: &List, facts: &Facts) -> String {
         let _ = writeln!(out, "IP Virtual Server version 1.2.1 (size={})", facts.size);
     }
     header(l, &mut out);
-    for s in facts.services.iter().filter(|s| l.service.is_none_or(|k| k == s.address)) {
+    let services = sorted(facts.services.iter().collect(), |s| service_words(&s.address));
+    for s in services.into_iter().filter(|s| l.service.is_none_or(|k| k == s.address)) {
         service(l, s, &mut out);
         let mut servers: Vec<&ServerView> = s.servers.iter().rev().collect();
         if !l.unsorted {
-            servers.sort_by_key(|r| r.address);
+            servers = sorted(servers, |r| server_words(&r.address));
         }
         for r in servers {
             server(l, r, &mut out);
         }
     }
+    out
+}
+
+/// What services are sorted by: mark, family, protocol, address, port.
+fn service_words(key: &ServiceKey) -> Vec<u32> {
+    match *key {
+        ServiceKey::Mark { mark, ipv6 } => vec![mark, u32::from(ipv6)],
+        ServiceKey::Address { protocol, vip, port } => {
+            let first = [0, u32::from(vip.is_ipv6()), protocol as u32];
+            first.into_iter().chain(words(vip)).chain([u32::from(port)]).collect()
+        }
+    }
+}
+
+/// What real servers are sorted by: family, address, port.
+fn server_words(key: &ServerKey) -> Vec<u32> {
+    [u32::from(key.ip.is_ipv6())].into_iter().chain(words(key.ip)).chain([u32::from(key.port)]).collect()
+}
+
+/// An address in words of 32 bits.
+fn words(ip: IpAddr) -> Vec<u32> {
+    match ip {
+        IpAddr::V4(ip) => vec![ip.into()],
+        IpAddr::V6(ip) => {
+            let n = u128::from(ip);
+            [96, 64, 32, 0].map(|shift| (n >> shift) as u32).to_vec()
+        }
+    }
+}
+
+/// Sorts as ipvsadm does: it takes one word from another in 32 bits with a sign, so that of two words
+/// 2^31 or more apart the larger one comes first. That is no order a library's sort would bear
+/// with, hence a merge sort of its own (where three words disagree, the outcome is any).
+fn sorted<T: Copy>(list: Vec<T>, key: impl Fn(T) -> Vec<u32> + Copy) -> Vec<T> {
+    if list.len() < 2 {
+        return list;
+    }
+    let (left, right) = list.split_at(list.len() / 2);
+    let mut left = sorted(left.to_vec(), key).into_iter().peekable();
+    let mut right = sorted(right.to_vec(), key).into_iter().peekable();
+    let after = |a: T, b: T| {
+        let differ = key(a).into_iter().zip(key(b)).map(|(a, b)| a.wrapping_sub(b) as i32).find(|d| *d != 0);
+        differ.unwrap_or(0) > 0
+    };
+    let mut out = Vec::with_capacity(list.len());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let next = if after(*a, *b) { right.next() } else { left.next() };
+        out.extend(next);
+    }
+    out.extend(left);
+    out.extend(right);
     out
 }
 
@@ -252,7 +304,7 @@ fn connections(flows: &[FlowView], engines: bool) -> String {
 /// What `ipvsadm -Sn` prints; thresholds are kept.
 pub fn save(services: &[ServiceView]) -> String {
     let mut out = String::new();
-    for s in services {
+    for s in sorted(services.iter().collect(), |s: &ServiceView| service_words(&s.address)) {
         let name = option(&s.address);
         let _ = write!(out, "-A {name} -s {}", s.scheduler);
         if let Some(p) = s.persistence {
@@ -266,9 +318,7 @@ pub fn save(services: &[ServiceView]) -> String {
             let _ = write!(out, " -b {}", flags(s));
         }
         out.push('\n');
-        let mut servers: Vec<&ServerView> = s.servers.iter().collect();
-        servers.sort_by_key(|r| r.address);
-        for r in servers {
+        for r in sorted(s.servers.iter().collect(), |r: &ServerView| server_words(&r.address)) {
             let _ = writeln!(out, "-a {name} -r {} {}", r.address, server_options(r));
         }
     }
