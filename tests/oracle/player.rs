@@ -110,7 +110,7 @@ impl Player {
             servers.insert(a, mac);
         }
         let vips: Vec<IpAddr> = strings(&begin["vips"]).filter_map(|v| v.parse().ok()).collect();
-        let mut known = Known::default();
+        let mut known = Known::in_a_world_of(scenario["mtu_srv"].as_u64().unwrap_or(1500));
         known.own.extend(&vips);
         for own in ["10.3.0.1", "10.2.0.254", "2001:db8:3::1", "2001:db8:2::fe"] {
             known.own.insert(own.parse()?);

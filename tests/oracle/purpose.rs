@@ -24,6 +24,8 @@ pub enum Purpose {
     TunnelledPieces,
     /// Errors about tunnels' packets are relayed where IPv6 is inside or outside.
     TunnelErrorV6,
+    /// A tunnel that is narrower than IPv6 allows carries IPv6 all the same.
+    NarrowTunnel,
     /// A server changed from NAT to direct routing is reached at its own address.
     NatToDirect,
     /// `-S` saves thresholds.
@@ -42,13 +44,14 @@ use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
         TunnelMtu,
         TunnelledPieces,
         TunnelErrorV6,
+        NarrowTunnel,
         NatToDirect,
         SavedThresholds,
         Netmask,
@@ -66,6 +69,7 @@ impl Purpose {
             TunnelMtu => "first «fragmentation needed» relayed for a tunnel",
             TunnelledPieces => "datagrams in pieces through tunnels",
             TunnelErrorV6 => "ICMP errors about tunnels with IPv6 inside or outside",
+            NarrowTunnel => "a tunnel with less room than the 1,280 bytes that IPv6 hosts send at least",
             NatToDirect => "new connections after `-e` from NAT to direct routing",
             SavedThresholds => "`-S` and thresholds",
             Netmask => "`-M`",
@@ -127,6 +131,8 @@ pub struct Out {
 /// What has happened so far and bears on later judgements.
 #[derive(Default)]
 pub struct Known {
+    /// The MTU towards the servers.
+    mtu: u64,
     /// The director's addresses.
     pub own: HashSet<IpAddr>,
     /// ICMPv6 errors that Pollux translated and the kernel dropped: packets and bytes by real server.
@@ -205,6 +211,11 @@ fn value<'a>(line: &'a str, short: &str, long: &str) -> Option<&'a str> {
 }
 
 impl Known {
+    /// Nothing has happened yet; `mtu` is that towards the servers.
+    pub fn in_a_world_of(mtu: u64) -> Self {
+        Self { mtu, ..Self::default() }
+    }
+
     /// Remembers a rule that was taken: real servers' modes.
     pub fn rule(&mut self, line: &str) {
         let (ip, mode) = match operation(line) {
@@ -230,6 +241,9 @@ impl Known {
         if sent.option("frag").is_some() {
             return pieces(sent, got, wanted).then_some(TunnelledPieces);
         }
+        if sent.side == "c" && wanted.is_empty() && self.is_narrow(got) {
+            return Some(NarrowTunnel);
+        }
         let [only] = got else { return None };
         if sent.side == "s" && wanted.is_empty() && only.side == "c" && is_error(&only.ip) {
             return self.error_for_client(sent, only);
@@ -250,6 +264,19 @@ impl Known {
             return Some(NatToDirect);
         }
         (wanted.is_empty() && self.to_vip.contains(&client)).then_some(NatToDirect)
+    }
+
+    /// Whether an IPv6 packet went into a tunnel that has less room than 1,280 bytes, or was refused for more.
+    fn is_narrow(&self, got: &[Out]) -> bool {
+        let Some(first) = got.first() else { return false };
+        match overhead(&first.ip) {
+            Some(extra) if first.side == "s" => {
+                // In pieces it shows no more than that it is one.
+                let inside = &first.ip["inner"];
+                inside["v"] == 6 && self.mtu.saturating_sub(extra) < 1280
+            }
+            _ => first.side == "c" && first.ip["type"] == 2 && first.ip["rest"] == 1280 && self.mtu < 1280 + 80,
+        }
     }
 
     /// The kernel dropped an ICMP error of the servers' side that Pollux told the client of.
