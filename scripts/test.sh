@@ -106,9 +106,10 @@ cargo_total() {
 }
 
 lint() {
-    # With DPDK, everything; then what must build on a machine that has none.
+    # With DPDK, everything; then what must build on a machine that has none; then the fuzz targets.
     cargo clippy --workspace --all-targets -- -D warnings &&
         cargo clippy -p pollux-dataplane -p pollux-control --all-targets -- -D warnings &&
+        cargo clippy --manifest-path fuzz/Cargo.toml --locked --target-dir "$(target_dir)" --all-targets -- -D warnings &&
         shell_syntax
 }
 
