@@ -122,7 +122,10 @@ fn eal_args(config: &Config, memory_mb: usize) -> Vec<String> {
 fn port_options(config: &Config, n: usize, workers: usize) -> PortOptions {
     let p = &config.ports[n];
     let mut o = PortOptions::new(PortId(n as u16), &p.device);
-    o.queues = p.queues.unwrap_or(workers as u16);
+    // A memif's queues are those that both ends have, and most ends have one: what is sent on
+    // another would be lost.
+    let usual = if p.device.starts_with("net_memif") { 1 } else { workers as u16 };
+    o.queues = p.queues.unwrap_or(usual);
     o.mtu = (p.mtu != 1500).then_some(p.mtu);
     o.rx_ring = p.rx_descriptors;
     o.tx_ring = p.tx_descriptors;
