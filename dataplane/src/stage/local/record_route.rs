@@ -11,6 +11,7 @@ use crate::wire::{checksum, ipv4};
 /// Enters an address into a packet's record route, if it has one with room. `l2` is where the IPv4
 /// header starts, `header_len` what it is long; its options are well-formed.
 #[cold]
+#[inline(never)]
 pub fn enter<B: PacketBuf>(s: &Snapshot, buf: &mut B, l2: usize, header_len: usize, dst: Ip) {
     let own = if s.local(dst).is_some() { Some(dst) } else { towards(s, dst) };
     let header = buf.data_mut().get_mut(l2..l2 + header_len);
@@ -28,6 +29,7 @@ pub fn enter<B: PacketBuf>(s: &Snapshot, buf: &mut B, l2: usize, header_len: usi
 
 /// A reply leaves as the VIP's: so does the address that was entered for it.
 #[cold]
+#[inline(never)]
 pub fn leave_as<B: PacketBuf>(s: &Snapshot, lane: &Lane, buf: &mut B, vip: Ip) {
     let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
     let Some(header) = buf.data_mut().get_mut(l2..l4) else { return };
