@@ -117,7 +117,7 @@ if [ -n "$figures" ]; then
 fi
 
 need_root "it runs DPDK programs on huge pages"
-need_packages dpdk python3 pkg-config
+need_packages dpdk dpdk-dev python3 pkg-config
 
 # Sizes first, so that a short run stays short whatever else is chosen.
 if [ -n "$quick" ]; then

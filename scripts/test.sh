@@ -183,7 +183,7 @@ for component in rustfmt clippy; do
 done
 # All at once, which is faster than one by one: every test names what it needs itself too.
 install_packages "${BUILD_PACKAGES[@]}" "${WORLD_PACKAGES[@]}" wrk iperf3 tcpdump tshark python3 python3-scapy \
-    iputils-ping iputils-arping iputils-tracepath traceroute bind9-dnsutils dnsmasq-base ftp vsftpd git
+    iputils-ping iputils-arping iputils-tracepath traceroute bind9-dnsutils dnsmasq-base ftp vsftpd ethtool dpdk-dev git
 mkdir -p "$LOGS"
 # Nothing is built twice with a change between.
 export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}

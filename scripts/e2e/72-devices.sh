@@ -3,7 +3,7 @@
 # the kernel, and net_memif, whose other end is testpmd, which passes all on to such an interface;
 # with buffers and queues as the daemon chooses them.
 E2E_NO_DAEMON=1
-. "$(dirname "$0")/start.sh" ethtool dpdk
+. "$(dirname "$0")/start.sh" ethtool dpdk-dev
 whole_checksums
 cable afc0 plxc0
 cable afs0 plxs0
