@@ -150,10 +150,12 @@ fn echo<I: PacketIo>(
         [h[2], h[3]] = sum.to_ne_bytes();
         // The difference cannot tell the two zeros of such sums apart: of a reply that is zero
         // throughout, the right one is the other (RFC 1071).
-        if sum == 0 && own_id.is_some() && sum_range(&buf, l4, whole) == 0 {
-            if let Some(c) = buf.data_mut().get_mut(l4 + 2..l4 + 4) {
-                c.fill(0xff);
-            }
+        if sum == 0
+            && own_id.is_some()
+            && sum_range(&buf, l4, whole) == 0
+            && let Some(c) = buf.data_mut().get_mut(l4 + 2..l4 + 4)
+        {
+            c.fill(0xff);
         }
     }
     let data = buf.data_mut();
