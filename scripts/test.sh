@@ -49,7 +49,7 @@ done
 [ ${#chosen[@]} -gt 0 ] || chosen=("${ALL[@]}")
 
 # What a build from nothing takes, with a third to spare.
-LEAST_DISK_MB=8000
+LEAST_DISK_MB=4000
 ROOT=$(repo_root)
 LOGS=$(target_dir)/test
 PASSED=0

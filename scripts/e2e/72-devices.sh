@@ -5,8 +5,8 @@
 E2E_NO_DAEMON=1
 . "$(dirname "$0")/start.sh" ethtool dpdk-dev
 whole_checksums
-cable afc0 plxc0
-cable afs0 plxs0
+director_cable afc0 plxc0
+director_cable afs0 plxs0
 in_ns dir ip link set plxc0 master brc
 in_ns dir ip link set plxs0 master brs
 plug_taps() { :; }

@@ -67,8 +67,8 @@ for how in on auto; do
 done
 check_equal "the tunnel ends refused nothing" "" "$(grep -h refused "$WORLD_DIR"/tunnel*.log | head -n 3)"
 
-cable afs0 plxs0
-cable vlan10 access10
+director_cable afs0 plxs0
+director_cable vlan10 access10
 in_ns dir ip link set access10 master brs
 start_in dir "$WORLD_DIR/vlan-port.log" python3 "$E2E_DIR/vlan-port.py" 10 plxs0 vlan10
 wait_until 5 grep -q ready "$WORLD_DIR/vlan-port.log" || die "the switch's port did not start: $(cat "$WORLD_DIR/vlan-port.log")"

@@ -138,8 +138,8 @@ plug() {
     in_ns "$name" ip link set "$device" up
 }
 
-# cable A B: a cable within the director's namespace, its kernel not talking.
-cable() {
+# director_cable A B: a cable within the director's namespace, its kernel not talking.
+director_cable() {
     in_ns dir ip link add "$1" type veth peer name "$2"
     in_ns dir sysctl -qw "net.ipv6.conf.$1.disable_ipv6=1" "net.ipv6.conf.$2.disable_ipv6=1"
     in_ns dir ip link set "$1" up

@@ -15,10 +15,12 @@ use super::{lanes, rig};
 /// Runs [`tap_in_a_namespace`] in a network namespace of its own, which goes with it.
 #[test]
 fn tap_ports_talk_to_the_kernel() {
-    let unshare = |args: &[&str]| Command::new("unshare").arg("-rn").args(args).output();
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    // Root needs no user namespace, which a chroot does not give.
+    let kinds = if root { "-n" } else { "-rn" };
+    let unshare = |args: &[&str]| Command::new("unshare").arg(kinds).args(args).output();
     if !unshare(&["true"]).is_ok_and(|o| o.status.success()) || !Path::new("/dev/net/tun").exists() {
         // Root has both, or the machine is not fit for what is tested here.
-        let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
         assert!(!root, "no network namespace or no /dev/net/tun here: modprobe tun, or run on a machine that has them");
         eprintln!("not run: without privileges this machine gives no network namespace");
         return;
