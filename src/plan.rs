@@ -10,6 +10,7 @@ use ::dataplane::snapshot::DeviceWork;
 use ::dataplane::units::PortId;
 use control::config::{Config, Idle, Offload, Steering};
 use control::engine::PortFacts;
+use control::model::Tunnel;
 
 use crate::workers::{Dataplane, Plan};
 
@@ -136,7 +137,8 @@ fn port_options(config: &Config, n: usize, workers: usize) -> PortOptions {
     o.offloads = Offloads {
         // The one header checksum that is looked at takes as few instructions as asking the device.
         rx_csum: false,
-        tx_csum: asked,
+        // Many drivers have a faster way to send for a port that never asks for a sum.
+        tx_csum: p.offloads == Offload::On || asked && has_udp_tunnels(config),
         vlan: asked && !p.vlans.is_empty(),
         segments: true,
         fast_free: asked,
@@ -144,6 +146,12 @@ fn port_options(config: &Config, n: usize, workers: usize) -> PortOptions {
     };
     o.rss = if workers > 1 { Rss::FiveTuple } else { Rss::Off };
     o
+}
+
+/// Whether a real server of the file is reached by a tunnel whose datagrams may have checksums.
+fn has_udp_tunnels(config: &Config) -> bool {
+    let by_udp = |t: &Tunnel| matches!(t, Tunnel::Gue { .. } | Tunnel::Vxlan { .. });
+    config.services.iter().any(|s| s.servers.iter().any(|r| by_udp(&r.tunnel)))
 }
 
 /// What the plan needs, computed before anything is taken: for the log and `--check`.
