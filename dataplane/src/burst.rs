@@ -160,6 +160,12 @@ impl<B: PacketBuf> Burst<B> {
         }
     }
 
+    /// The length of all frames, bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> u64 {
+        self.bufs[..self.n.min(BURST)].iter().flatten().map(|b| b.total_len() as u64).sum()
+    }
+
     /// The lanes of frames whose 802.1Q tag the device took out.
     #[cold]
     pub fn tagged(&self) -> Lanes {

@@ -544,7 +544,7 @@ impl<I: PacketIo> Worker<I> {
         let tagged = if s.strips { burst.tagged() } else { Lanes(0) };
         let (rest, bytes) = match self.fast && tagged.is_empty() {
             true => fast::fast(s, core, io, burst, port, steer),
-            false => (Lanes::first(n), burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum()),
+            false => (Lanes::first(n), burst.bytes()),
         };
         self.sample.end(&core.link.counters.worker.cycles_fast);
         if !rest.is_empty() {

@@ -15,7 +15,7 @@ use crate::stage::rewrite::{self, Outcome};
 use crate::stage::schedule::{self, Refused};
 use crate::stage::{fragment_out, ftp, local, resolve};
 use crate::units::{Ip, Tick};
-use crate::wire::{checksum, reply};
+use crate::wire::reply;
 use crate::worker::Core;
 
 /// Most bytes of an IPv4 packet that an ICMP error brings back in all (RFC 1812 section 4.3.2.3).
@@ -224,11 +224,7 @@ fn is_sound<B: PacketBuf>(lane: &Lane, buf: &B) -> bool {
         // No checksum, which IPv6 does not allow (RFC 8200 section 8.1).
         return lane.v4;
     }
-    let addresses = if lane.v4 { l2 + 12..l2 + 20 } else { l2 + 8..l2 + 40 };
-    let length = ((end - l4) as u32).to_be_bytes();
-    let pseudo = checksum::add(checksum::sum(&length), checksum::sum(&[0, lane.key.proto]));
-    let pseudo = checksum::add(pseudo, local::sum_range(buf, addresses.start, addresses.end));
-    checksum::add(pseudo, local::sum_range(buf, l4, end)) == 0xffff
+    local::transport_sum(buf, lane, lane.key.proto) == 0xffff
 }
 
 /// Whether a packet may be answered with an error at all (RFC 1122 section 3.2.2.1):

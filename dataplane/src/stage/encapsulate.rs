@@ -8,7 +8,7 @@ use crate::io::{PacketBuf, TxOffload};
 use crate::snapshot::{GueChecksum, NextHop, Real, Snapshot, Tunnel};
 use crate::stage::local::sum_range;
 use crate::stage::rewrite::Outcome;
-use crate::wire::{checksum, ipv6};
+use crate::wire::{checksum, ipv6, protocol};
 use crate::worker::Core;
 
 /// Most bytes a tunnel puts in front: IPv6, UDP, VXLAN, Ethernet.
@@ -96,7 +96,7 @@ pub fn wrap<B: PacketBuf>(
                 l2_len: hop.l2_len,
                 l3_len: outer_len as u16,
                 ip_csum: false,
-                l4_csum: Some(17),
+                l4_csum: Some(protocol::UDP),
                 ipv4: outer_v4,
             });
         }
@@ -205,10 +205,11 @@ fn fill_outer(out: &mut [u8], real: &Real, proto: u8, len: usize, tos: u8, ttl: 
 /// Fills in the outer UDP checksum over pseudo-header, shim and packet; of the pseudo-header
 /// alone for a device to complete, if the packet was not summed.
 fn udp_checksum(head: &mut [u8; EXTRA_MAX], outer_len: usize, extra: usize, inner_len: usize, inner_sum: Option<u16>) {
-    let addresses = if outer_len == 20 { 12..20 } else { 8..40 };
-    let len = ((extra - outer_len + inner_len) as u32).to_be_bytes();
-    let pseudo =
-        checksum::add(checksum::sum(&head[addresses]), checksum::add(checksum::sum(&len), checksum::sum(&[0, 17])));
+    let len = extra - outer_len + inner_len;
+    let pseudo = match outer_len {
+        20 => checksum::pseudo4(&head[12..20], len, protocol::UDP),
+        _ => checksum::pseudo6(&head[8..40], len, protocol::UDP),
+    };
     let sum = match inner_sum {
         None => pseudo,
         Some(inner) => match !checksum::add(checksum::add(pseudo, checksum::sum(&head[outer_len..extra])), inner) {

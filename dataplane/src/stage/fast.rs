@@ -88,7 +88,7 @@ pub fn fast<I: PacketIo>(
     let replies_first = core.replies_first & hint != 0 && s.translates != [false; 2];
     let mut whole_len = None;
     if replies_first {
-        let len = burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum();
+        let len = burst.bytes();
         back = send_back(s, core, io, burst, (all, len), (mac, steer));
         if back == all {
             return (Lanes(0), len);
@@ -99,7 +99,7 @@ pub fn fast<I: PacketIo>(
     let (plain, mut len) = match s.serves {
         [_, true] => look(core, &burst.bufs[..n], &mut burst.quick[..n], mac),
         [true, false] => (0, 0),
-        [false, false] => (0, burst.bufs[..n].iter().flatten().map(|b| b.total_len() as u64).sum()),
+        [false, false] => (0, burst.bytes()),
     };
     if plain > 0 {
         if let Some(own) = steer {

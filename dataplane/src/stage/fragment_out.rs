@@ -6,7 +6,7 @@ use crate::counters::DropReason;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::Snapshot;
 use crate::stage::{parse::ETH, resolve};
-use crate::wire::checksum;
+use crate::wire::ipv4;
 use crate::worker::Core;
 
 /// Longest IPv4 header, bytes.
@@ -81,9 +81,7 @@ fn fill4(out: &mut [u8], header: &[u8], offset: usize, more: bool) {
     out[2..4].copy_from_slice(&len);
     let word = offset as u16 | if more { 0x2000 } else { 0 };
     out[6..8].copy_from_slice(&word.to_be_bytes());
-    out[10..12].fill(0);
-    let sum = !checksum::sum(&out[..ihl]);
-    out[10..12].copy_from_slice(&sum.to_ne_bytes());
+    ipv4::fill_checksum(&mut out[..ihl]);
 }
 
 /// Offset in bytes, a multiple of eight.

@@ -93,6 +93,13 @@ impl<T: std::borrow::BorrowMut<[u8; LEN]>> Ipv4<T> {
     }
 }
 
+/// Computes the checksum of a header with its options anew; `header` is at least [`LEN`] bytes long.
+pub fn fill_checksum(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let sum = !checksum::sum(header);
+    header[10..12].copy_from_slice(&sum.to_ne_bytes());
+}
+
 /// Why a header is none that can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {

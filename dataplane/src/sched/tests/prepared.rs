@@ -2,19 +2,15 @@
 //! that are taken in at once.
 
 use super::*;
+use crate::sched::twos::Random;
 use crate::snapshot::{Match, RealSpec, ServiceSpec, Snapshot, Spec, Tunnel};
 use crate::units::NextHopId;
 
 const ROOM: usize = 2048;
 
-struct Dice(u64);
-
-impl Dice {
+impl Random {
     fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
+        (self.next() >> 11) as usize % n
     }
 }
 
@@ -28,7 +24,7 @@ struct Side {
 impl Side {
     fn new() -> Self {
         let mut core = SchedCore::new(8, ROOM);
-        core.random = twos::Random::new(7);
+        core.random = Random::new(7);
         Self { core, counts: CoreCounts::new(ROOM), open: Vec::new() }
     }
     fn flow(&mut self, snapshot: &Snapshot, n: usize) -> Option<RealId> {
@@ -87,7 +83,7 @@ fn snapshot(kind: SchedulerKind, generation: u64, list: &[(RealId, u32)]) -> Sna
 }
 
 /// Some servers go, some get another weight, some come at the head; now and then everything changes.
-fn edit(dice: &mut Dice, list: &mut Vec<(RealId, u32)>) {
+fn edit(dice: &mut Random, list: &mut Vec<(RealId, u32)>) {
     match dice.below(5) {
         0 => list.retain(|_| dice.below(9) > 0),
         1 => list.iter_mut().for_each(|(_, w)| *w = dice.below(5) as u32),
@@ -113,7 +109,7 @@ fn edit(dice: &mut Dice, list: &mut Vec<(RealId, u32)>) {
 }
 
 fn same_as_at_once(kind: SchedulerKind, seed: u64) {
-    let mut dice = Dice(seed | 1);
+    let mut dice = Random::new(seed);
     let (mut sliced, mut at_once) = (Side::new(), Side::new());
     let mut list = Vec::new();
     let (mut slices, mut n) = (0, 0);

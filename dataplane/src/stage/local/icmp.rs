@@ -3,13 +3,13 @@
 //! Echo requests to our addresses are answered. Errors about flows are translated
 //! (`icmp_error`). What is about nothing of ours is routed on.
 
-use crate::burst::Burst;
+use crate::burst::{Burst, Lane};
 use crate::counters::DropReason;
 use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{IfaceId, Snapshot};
 use crate::stage::local::{Examined, fragment, icmp_error, nd};
 use crate::stage::{parse::ETH, resolve};
-use crate::wire::checksum;
+use crate::wire::{checksum, ipv4, protocol};
 use crate::worker::Core;
 
 /// Adds up the packet's bytes from `from` to `to` as RFC 1071 does, over all segments.
@@ -26,6 +26,19 @@ pub fn sum_range<B: PacketBuf>(buf: &B, from: usize, to: usize) -> u16 {
         at += got;
     }
     total
+}
+
+/// Sum over the pseudo-header for `proto` (RFC 9293 section 3.1, RFC 8200 section 8.1) and all that follows
+/// the network header: 0xffff when the checksum is right.
+pub fn transport_sum<B: PacketBuf>(buf: &B, lane: &Lane, proto: u8) -> u16 {
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    let end = l2 + usize::from(lane.ip_len);
+    let addresses = |from: usize, to: usize| buf.data().get(l2 + from..l2 + to).unwrap_or_default();
+    let pseudo = match lane.v4 {
+        true => checksum::pseudo4(addresses(12, 20), end.saturating_sub(l4), proto),
+        false => checksum::pseudo6(addresses(8, 40), end.saturating_sub(l4), proto),
+    };
+    checksum::add(pseudo, sum_range(buf, l4, end))
 }
 
 /// ICMP in an IPv4 packet whose lane is filled in.
@@ -79,11 +92,7 @@ pub fn examine6<I: PacketIo>(
     if end < l4 + 8 {
         return Examined::Drop(DropReason::BadIcmp);
     }
-    // RFC 8200 section 8.1: the sum covers addresses, upper-layer length and next header.
-    let length = ((end - l4) as u32).to_be_bytes();
-    let pseudo = checksum::add(checksum::sum(&length), checksum::sum(&[0, 0, 0, 58]));
-    let sum = checksum::add(sum_range(buf, l4, end), checksum::add(pseudo, sum_range(buf, l2 + 8, l2 + 40)));
-    let (sound, local) = (sum == 0xffff, s.local(lane.key.vip).is_some());
+    let (sound, local) = (transport_sum(buf, &lane, protocol::ICMPV6) == 0xffff, s.local(lane.key.vip).is_some());
     match kind {
         // What only passes by is for its receiver to check.
         133..=137 if !sound => Examined::Drop(DropReason::BadIcmp),
@@ -167,11 +176,9 @@ fn echo<I: PacketIo>(
                 h[4..8].copy_from_slice(&[(id >> 8) as u8, id as u8, 0, 0]);
             }
             h[8] = 64;
-            h[10..12].fill(0);
             let (src, dst) = h[12..20].split_at_mut(4);
             src.swap_with_slice(dst);
-            let sum = !checksum::sum(h);
-            h[10..12].copy_from_slice(&sum.to_ne_bytes());
+            ipv4::fill_checksum(h);
         }
     } else if let Some(h) = data.get_mut(l2..l2 + 40) {
         h[7] = 64;

@@ -17,7 +17,7 @@ use crate::stage::local::{Examined, icmp, nd};
 use crate::stage::schedule::{self, Refused};
 use crate::stage::{answer, resolve, rewrite, track, tunnel};
 use crate::units::{Be16, Ip};
-use crate::wire::checksum;
+use crate::wire::{checksum, protocol};
 use crate::worker::Core;
 
 /// What a flow gets that no packet has moved yet (`ip_vs_conn_new`).
@@ -336,12 +336,10 @@ fn fix_icmp<B: PacketBuf>(buf: &mut B, lane: &Lane, _old: Ip, _new: Ip) {
     if let Some(c) = buf.data_mut().get_mut(l4 + 2..l4 + 4) {
         c.fill(0);
     }
-    let mut sum = icmp::sum_range(buf, l4, end);
-    if !lane.v4 {
-        let length = ((end - l4) as u32).to_be_bytes();
-        sum = checksum::add(sum, checksum::add(checksum::sum(&length), checksum::sum(&[0, 0, 0, 58])));
-        sum = checksum::add(sum, icmp::sum_range(buf, l2 + 8, l2 + 40));
-    }
+    let sum = match lane.v4 {
+        true => icmp::sum_range(buf, l4, end),
+        false => icmp::transport_sum(buf, lane, protocol::ICMPV6),
+    };
     if let Some(c) = buf.data_mut().get_mut(l4 + 2..l4 + 4) {
         c.copy_from_slice(&(!sum).to_ne_bytes());
     }

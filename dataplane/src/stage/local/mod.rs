@@ -14,7 +14,7 @@ mod nd;
 pub(crate) mod record_route;
 mod tunnel_error;
 
-pub use icmp::sum_range;
+pub use icmp::{sum_range, transport_sum};
 
 use crate::burst::{Burst, Direction, Lane, Lanes};
 use crate::counters::DropReason;

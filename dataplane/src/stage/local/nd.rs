@@ -9,7 +9,7 @@ use crate::snapshot::{IfaceId, Snapshot};
 use crate::stage::local::Examined;
 use crate::stage::resolve;
 use crate::units::{Ip, Mac};
-use crate::wire::checksum;
+use crate::wire::{checksum, protocol};
 use crate::worker::Core;
 
 /// Extension headers walked at most; more of them is taken for an attack.
@@ -198,7 +198,7 @@ fn advertise<I: PacketIo>(
         ip[48..64].copy_from_slice(&target.0);
         ip[64..66].copy_from_slice(&[2, 1]);
         ip[66..72].copy_from_slice(&own.0);
-        let pseudo = checksum::add(checksum::sum(&ip[8..40]), checksum::sum(&[0, 0, 0, 32, 0, 0, 0, 58]));
+        let pseudo = checksum::pseudo6(&ip[8..40], 32, protocol::ICMPV6);
         let sum = !checksum::add(pseudo, checksum::sum(&ip[40..72]));
         ip[42..44].copy_from_slice(&sum.to_ne_bytes());
     }

@@ -6,7 +6,7 @@ use crate::burst::Lane;
 use crate::io::PacketBuf;
 use crate::snapshot::{Hop, Snapshot};
 use crate::units::Ip;
-use crate::wire::{checksum, ipv4};
+use crate::wire::ipv4;
 
 /// Enters an address into a packet's record route, if it has one with room. `l2` is where the IPv4
 /// header starts, `header_len` what it is long; its options are well-formed.
@@ -24,7 +24,7 @@ pub fn enter<B: PacketBuf>(s: &Snapshot, buf: &mut B, l2: usize, header_len: usi
     }
     route[at - 1..at + 3].copy_from_slice(&own.v4_bytes());
     route[2] += 4;
-    fix(header);
+    ipv4::fill_checksum(header);
 }
 
 /// A reply leaves as the VIP's: so does the address that was entered for it.
@@ -39,7 +39,7 @@ pub fn leave_as<B: PacketBuf>(s: &Snapshot, lane: &Lane, buf: &mut B, vip: Ip) {
     let entered = at.checked_sub(5).and_then(|from| route.get_mut(from..from + 4));
     let Some(entered) = entered.filter(|e| **e == own.v4_bytes()) else { return };
     entered.copy_from_slice(&vip.v4_bytes());
-    fix(header);
+    ipv4::fill_checksum(header);
 }
 
 /// The address of the director's own on the way to a destination.
@@ -67,12 +67,6 @@ fn recorded(header: &mut [u8]) -> Option<&mut [u8]> {
         }
         at += len;
     }
-}
-
-fn fix(header: &mut [u8]) {
-    header[10..12].fill(0);
-    let sum = !checksum::sum(header);
-    header[10..12].copy_from_slice(&sum.to_ne_bytes());
 }
 
 #[cfg(test)]
