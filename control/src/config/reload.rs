@@ -6,7 +6,7 @@ impl Config {
     /// The configuration that a running daemon may go over to: everything of `new` that
     /// can change live, the rest from `self`; and the names of what waits for a restart.
     ///
-    /// Live: addresses, routes, neighbours, VIPs, settings, time-outs and services.
+    /// Live: addresses, routes, neighbours, VIPs, lower MTUs, settings, time-outs and services.
     pub fn reloaded(&self, new: Config) -> (Config, Vec<String>) {
         let mut waits = Vec::new();
         let mut next = new;
@@ -34,8 +34,7 @@ impl Config {
         if keep(self.log != next.log, "[log]") {
             next.log = self.log.clone();
         }
-        let shape = |c: &Config| -> Vec<super::Port> { c.ports.iter().map(|p| p.without_addresses()).collect() };
-        if keep(shape(self) != shape(&next), "[[port]]: devices, names, MTUs, queues and VLANs") {
+        if keep(!self.same_ports(&next), "[[port]]: devices, names, higher MTUs, queues and VLANs") {
             // Routes and neighbours refer to the ports, so they wait together.
             next.ports.clone_from(&self.ports);
             next.routes.clone_from(&self.routes);
@@ -43,6 +42,15 @@ impl Config {
         }
         next.path.clone_from(&self.path);
         (next, waits)
+    }
+
+    /// Whether the ports of `new` need neither another device nor larger buffers.
+    fn same_ports(&self, new: &Self) -> bool {
+        let same = |(a, b): (&super::Port, &super::Port)| {
+            let lower = super::Port { mtu: b.mtu.min(a.mtu), ..a.without_addresses() };
+            lower == b.without_addresses()
+        };
+        self.ports.len() == new.ports.len() && self.ports.iter().zip(&new.ports).all(same)
     }
 }
 
@@ -52,5 +60,21 @@ impl super::Port {
         p.addresses.clear();
         p.vlans.iter_mut().for_each(|v| v.addresses.clear());
         p
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Port};
+
+    #[test]
+    fn a_lower_mtu_is_taken_over_and_a_higher_one_waits() {
+        let with = |mtu| Config { ports: vec![Port { mtu, ..Port::new("lan", "net_tap0") }], ..Config::default() };
+        let (next, waits) = with(1500).reloaded(with(1400));
+        assert_eq!((next.ports[0].mtu, waits.len()), (1400, 0));
+        let (next, waits) = next.reloaded(with(1500));
+        assert_eq!((next.ports[0].mtu, waits.len()), (1400, 1));
+        let other = Config { ports: vec![Port::new("wan", "net_tap0")], ..Config::default() };
+        assert_eq!(with(1500).reloaded(other).1.len(), 1);
     }
 }
