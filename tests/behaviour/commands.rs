@@ -205,6 +205,93 @@ fn the_player_takes_the_worlds_lines_however_they_are_written() {
     }
 }
 
+/// Plays steps in a world of one NAT service of TCP port 80 and expects these verdicts of the packets among them, each
+/// with what comes out as far as it is told.
+fn played(extra: &str, steps: &str, results: &str) -> Outcome {
+    let begin = r#"{"type":"begin","servers":{"10.2.0.11":"02:00:00:00:02:01"},"vips":["10.9.0.1"]}"#;
+    let rules = r#""-A -t 10.9.0.1:80 -s rr","-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m""#;
+    play(&format!(r#"{{"rules":[{rules}],{extra}"steps":[{steps}]}}"#), &format!("{begin}\n{results}"))
+}
+
+#[test]
+fn the_world_may_change_while_a_scenario_runs() {
+    let silent = |side: &str, sent: &str| {
+        format!(r#"{{"type":"pkt","n":1,"side":"{side}","sent":"{sent}","verdict":"none","out":[]}}"#)
+    };
+    // An address is nobody's, then a VIP, from which nobody else sends.
+    let stolen = "tcp 10.9.0.7:80 > 10.1.0.1:4000 S";
+    let step = format!(r#"{{"pkt":"s {stolen}"}}"#);
+    let add = r#"{"sh":"ip addr add 10.9.0.7/32 dev lo"}"#;
+    assert!(matches!(played("", &step, &silent("s", stolen)), Outcome::Differs(_)));
+    assert!(matches!(played("", &format!("{add},{step}"), &silent("s", stolen)), Outcome::Same));
+    let gone = format!(r#"{add},{{"sh":"ip address del 10.9.0.7/32 dev lo; true"}},{step}"#);
+    assert!(matches!(played("", &gone, &silent("s", stolen)), Outcome::Differs(_)));
+    // A link becomes narrower: what is larger than that and may not be cut is refused.
+    let big = "tcp 10.1.0.1:4000 > 10.9.0.1:80 SP len=1300 df";
+    let ip = r#"{"v":4,"src":"10.1.0.1","dst":"10.2.0.11","ttl":63,"tos":0,"id":0,"len":1340,"df":true,"ip_ok":true,
+        "proto":"tcp","sport":4000,"dport":80,"seq":1000,"ack":0,"flags":"SP","win":8192,"payload":1300,"l4_ok":true}"#;
+    let out = format!(r#"{{"side":"s","to":"10.2.0.11","method":"nat","text":"","ip":{}}}"#, ip.replace('\n', " "));
+    let fits = format!(r#"{{"type":"pkt","n":1,"side":"c","sent":"{big}","verdict":"nat","out":[{out}]}}"#);
+    let narrow = |mtu: u32| format!(r#"{{"sh":"ip link set dev srv mtu {mtu}"}},{{"pkt":"c {big}"}}"#);
+    assert!(matches!(played("", &narrow(1340), &fits), Outcome::Same));
+    assert!(matches!(played("", &narrow(1339), &fits), Outcome::Differs(_)));
+    // Another gateway, another station.
+    let routed =
+        r#"{"sh":"ip route replace default via 10.3.0.9 && ip neigh add 10.3.0.9 lladdr 02:00:00:00:02:01 dev cli"}"#;
+    let strange = "tcp 10.2.0.99:80 > 10.1.0.1:4000 S";
+    let steps = format!(r#"{routed},{{"pkt":"s {strange}"}}"#);
+    let ip = r#"{"v":4,"src":"10.2.0.99","dst":"10.1.0.1","ttl":63,"tos":0,"id":0,"len":40,"df":false,"ip_ok":true,
+        "proto":"tcp","sport":80,"dport":4000,"seq":1000,"ack":0,"flags":"S","win":8192,"payload":0,"l4_ok":true}"#;
+    let reply = |to: &str| {
+        let out = format!(r#"{{"side":"c","to":"{to}","method":"","text":"","ip":{}}}"#, ip.replace('\n', " "));
+        format!(r#"{{"type":"pkt","n":1,"side":"s","sent":"{strange}","verdict":"reply","out":[{out}]}}"#)
+    };
+    assert!(matches!(played("", &steps, &reply("10.2.0.11")), Outcome::Same));
+    assert!(matches!(played("", &steps, &reply("10.2.0.12")), Outcome::Differs(_)));
+}
+
+#[test]
+fn marks_may_be_taken_away_again() {
+    let marked = "iptables -t mangle -A PREROUTING -d 10.9.0.1 -j MARK --set-mark 7";
+    let mut lab = Lab::with(serde_json::json!({"setup": [marked]}), &["-A -f 7 -s rr", "-a -f 7 -r 10.2.0.11 -g"]);
+    lab.expect(&[("c tcp 10.1.0.1:1 > 10.9.0.1:80 S", "dr 10.2.0.11")]);
+    lab.sh("ip6tables -t mangle -F PREROUTING");
+    lab.expect(&[("c tcp 10.1.0.1:2 > 10.9.0.1:80 S", "dr 10.2.0.11")]);
+    lab.sh("iptables -w -t mangle -F");
+    lab.expect(&[("c tcp 10.1.0.1:3 > 10.9.0.1:80 S", "reply")]);
+}
+
+#[test]
+fn what_the_recordings_kernel_had_not_is_meant() {
+    let answer = |line: &str, rc: i32, said: &str| {
+        format!(r#"{{"type":"ipvsadm","args":"{line}","rc":{rc},"stdout":"","stderr":"{said}"}}"#)
+    };
+    let line = "-A -t 10.9.0.2:80 -s twos";
+    let step = format!(r#"{{"ipvsadm":"{line}"}},{{"ipvsadm":"-a -t 10.9.0.2:80 -r 10.2.0.11:80"}}"#);
+    let refused = answer(line, 255, r"Scheduler or persistence engine not found\n");
+    let then = |said: &str| format!("{refused}\n{}", answer("-a", 255, said));
+    assert!(matches!(played("", &step, &then(r"Service not defined\n")), Outcome::OnPurpose(_)));
+    assert!(matches!(played("", &step, &then(r"No such destination\n")), Outcome::Differs(_)));
+    // Counters that stand still, and those that were made up.
+    let syn = "tcp 10.1.0.1:4000 > 10.9.0.1:80 S badsum";
+    let steps = format!(r#"{{"burst":"c {syn}"}},{{"show":"-Ln --stats"}}"#);
+    let listing = |conns: u32| {
+        let head = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  -> RemoteAddress:Port\n";
+        let row = |name: &str| format!("{name}{conns:>9}{conns:>9}        0{:>9}        0\n", 40 * conns);
+        let text = format!(
+            "{head}{}{}",
+            row(&format!("{:<33}", "TCP  10.9.0.1:80")),
+            row(&format!("  -> {:<28}", "10.2.0.11:80"))
+        );
+        serde_json::json!({"type": "show", "args": "-Ln --stats", "rc": 0, "stdout": text, "stderr": ""}).to_string()
+    };
+    let still = r#""sysctl":{"net.ipv4.vs.run_estimation":0},"#;
+    assert!(matches!(played("", &steps, &listing(1)), Outcome::Same));
+    assert!(matches!(played(still, &steps, &listing(0)), Outcome::OnPurpose(_)));
+    assert!(matches!(played(still, &steps, &listing(2)), Outcome::Differs(_)));
+    assert!(matches!(played("", &steps, &listing(0)), Outcome::Differs(_)));
+}
+
 #[test]
 fn outcomes_survive_being_written() {
     let all = Outcome::OnPurpose(Purpose::ALL.into_iter().collect());
@@ -222,7 +309,9 @@ fn what_the_player_does_not_know_differs_and_says_why() {
         (r#"{"rules":[],"steps":[{"dance":1}]}"#, "", "not known"),
         (r#"{"rules":[],"steps":[{"fast":1,"tempo":2}]}"#, "", "`tempo`"),
         (r#"{"rules":[],"steps":[],"mtu_dmz":9000}"#, "", "`mtu_dmz`"),
-        (r#"{"rules":[],"steps":[{"sh":"ip link set srv mtu 9000"}]}"#, "", "not understood"),
+        (r#"{"rules":[],"steps":[{"sh":"ip link set srv mtu 9000"}]}"#, "", "higher MTUs"),
+        (r#"{"rules":[],"steps":[{"sh":"ip link set srv down"}]}"#, "", "not understood"),
+        (r#"{"rules":[],"steps":[{"sh":"ip rule add fwmark 1 table 100"}]}"#, "", "not understood"),
         (r#"{"rules":[],"steps":[],"sysctl":{"net.ipv4.vs.nosuch":1}}"#, "", "`nosuch`"),
         (r#"{"rules":[],"steps":[],"setup":["nft add table x"]}"#, "", "nft add table"),
         (r#"{"rules":["-A -t 10.9.0.1:80 -s nosuch"],"steps":[]}"#, "", "is refused"),

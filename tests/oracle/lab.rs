@@ -71,6 +71,13 @@ impl Lab {
         self.director.ipvsadm(line, stdin)
     }
 
+    /// A line that changes the world: `ip addr add 10.9.0.7/32 dev lo`, `iptables …`.
+    pub fn sh(&mut self, line: &str) {
+        let now = self.director.now();
+        self.director.rules.setup(line, now).expect(line);
+        self.director.rig.run();
+    }
+
     /// Sets one of the kernel's settings.
     pub fn sysctl(&mut self, key: &str, value: u64) {
         let now = self.director.now();

@@ -9,3 +9,4 @@ pub mod player;
 pub mod purpose;
 pub mod rules;
 pub mod table;
+pub mod world;

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::oracle::director::Director;
 use crate::oracle::listing::{Finding, Listings, is_comparable};
-use crate::oracle::purpose::{Field, Known, Out, Purpose, Sent};
-use crate::oracle::rules::{commands, no_effect, sysctl_of};
+use crate::oracle::purpose::{Field, Known, Out, Purpose, Sent, asks_for_more};
+use crate::oracle::rules::{commands, sysctl_of};
 
 /// What playing one scenario showed.
 pub struct Report {
@@ -80,6 +80,9 @@ const STEPS: [(&str, &[&str]); 9] = [
 /// What may stand beside any step: it says nothing about what comes out.
 const ASIDE: [&str; 4] = ["note", "about", "wait", "hex"];
 
+/// What ipvsadm says of a scheduler that its kernel has not.
+const NO_SCHEDULER: &str = "Scheduler or persistence engine not found";
+
 /// Plays `scenarios/NAME.json` against `results/NAME.jsonl` of a folder.
 pub fn play(dir: &Path, name: &str) -> Result<Report> {
     let read = |p: std::path::PathBuf| fs::read_to_string(&p).with_context(|| format!("cannot read {}", p.display()));
@@ -115,6 +118,9 @@ impl Player {
         for own in ["10.3.0.1", "10.2.0.254", "2001:db8:3::1", "2001:db8:2::fe"] {
             known.own.insert(own.parse()?);
         }
+        for (key, value) in scenario["sysctl"].as_object().into_iter().flatten() {
+            known.setting(key, value.to_string().trim_matches('"'));
+        }
         let director = Director::new(scenario, vips, &servers)?;
         let mut report = Report { name: name.into(), compared: 0, findings: Vec::new() };
         let strange = scenario.as_object().into_iter().flatten().filter(|(k, _)| !KEYS.contains(&k.as_str()));
@@ -135,6 +141,11 @@ impl Player {
         let stderr = recorded["stderr"].as_str().unwrap_or_default();
         let (mut said, mut refused) = (String::new(), false);
         for rule in strings(&scenario["rules"]) {
+            if asks_for_more(rule) && stderr.contains(NO_SCHEDULER) {
+                refused = true;
+                self.report.findings.push((format!("`ipvsadm {rule}` is not refused"), Some(Purpose::MoreSchedulers)));
+                continue;
+            }
             let (code, words) = self.director.ipvsadm(rule, "");
             if code == 0 {
                 self.known.rule(rule);
@@ -240,8 +251,10 @@ impl Player {
                     self.files.ipvsadm(command, &mut self.director);
                     Ok(())
                 }
-                Some((key, value)) => self.director.rules.sysctl(&key, &Value::from(value), now),
-                None if no_effect(command) => Ok(()),
+                Some((key, value)) => {
+                    self.known.setting(&key, value);
+                    self.director.rules.sysctl(&key, &Value::from(value), now)
+                }
                 None => self.director.rules.setup(command, now),
             };
             if let Err(e) = done {
@@ -257,6 +270,10 @@ impl Player {
             return self.show(line, expected);
         }
         let (rc, stderr) = (expected["rc"].as_i64().unwrap_or(0), expected["stderr"].as_str().unwrap_or_default());
+        if asks_for_more(line) && rc == 255 && stderr.contains(NO_SCHEDULER) {
+            let text = format!("`ipvsadm {line}` is not refused");
+            return self.report.findings.push((text, Some(Purpose::MoreSchedulers)));
+        }
         // The kernel's ipvsadm gives up at a comment, and so did the rest of the recording: what
         // stands behind must not be there when listings are compared.
         let comment = stdin.lines().position(|l| l.trim_start().starts_with('#')).filter(|_| rc != 0);

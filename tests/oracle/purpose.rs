@@ -38,13 +38,17 @@ pub enum Purpose {
     NoPersistenceEngine,
     /// `-R` takes comments.
     Comments,
+    /// There is a scheduler that the recordings' kernel was built without.
+    MoreSchedulers,
+    /// Packets are counted without `run_estimation` as well.
+    AlwaysCounted,
 }
 
 use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
@@ -58,6 +62,8 @@ impl Purpose {
         NoSyncDaemon,
         NoPersistenceEngine,
         Comments,
+        MoreSchedulers,
+        AlwaysCounted,
     ];
 
     /// The first cell of its row in docs/differences-from-ipvs.md.
@@ -76,6 +82,8 @@ impl Purpose {
             NoSyncDaemon => "`--start-daemon`, `--stop-daemon`",
             NoPersistenceEngine => "`--pe`",
             Comments => "comment lines for `-R`",
+            MoreSchedulers => "`-s twos`",
+            AlwaysCounted => "counters without `run_estimation`",
         }
     }
 }
@@ -147,6 +155,8 @@ pub struct Known {
     refused: HashSet<String>,
     /// Whether the kernel has started a synchronization daemon.
     daemon: bool,
+    /// Whether the kernel's counters stand still in listings.
+    pub still: bool,
 }
 
 fn is_error(ip: &Value) -> bool {
@@ -232,6 +242,14 @@ impl Known {
                 self.changed.insert(ip);
             }
             _ => {}
+        }
+    }
+
+    /// One of the host's settings was changed.
+    pub fn setting(&mut self, key: &str, value: &str) {
+        if key == "net.ipv4.vs.run_estimation" {
+            // What stood still goes on from there; our counters have not waited.
+            self.still |= value.trim() == "0";
         }
     }
 
@@ -371,6 +389,9 @@ impl Known {
             }
             return (kept == w && kept.len() < g.len()).then_some(SavedThresholds);
         }
+        if self.still && args.contains("--stats") && g.len() == w.len() && ahead(&g, &w) {
+            return Some(AlwaysCounted);
+        }
         let differ: Vec<usize> = (0..g.len().max(w.len())).filter(|i| g.get(*i) != w.get(*i)).collect();
         let [at] = differ[..] else { return self.counts(args, &g, &w) };
         let after_mask = g.len() == w.len() && at > 0 && matches!(w[at - 1], "mask" | "-M");
@@ -389,6 +410,19 @@ impl Known {
         let sum = self.translated.iter().filter(|(s, _)| mine(s)).fold((0, 0), |a, (_, t)| (a.0 + t.0, a.1 + t.1));
         (same && sum.0 > 0 && (over(n - 3)?, over(n - 1)?) == sum).then_some(Icmpv6FromServer)
     }
+}
+
+/// Whether the kernel's numbers, five at the end of a line, are all behind.
+fn ahead(got: &[&str], want: &[&str]) -> bool {
+    let n = got.len().saturating_sub(5);
+    let numbers = |words: &[&str]| words[n..].iter().map(|w| w.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+    let (Some(g), Some(w)) = (numbers(got), numbers(want)) else { return false };
+    n > 0 && got[..n] == want[..n] && g.iter().zip(&w).all(|(g, w)| g >= w)
+}
+
+/// Whether a line asks for a scheduler that the recordings' kernel was built without.
+pub fn asks_for_more(line: &str) -> bool {
+    value(line, "-s", "--scheduler") == Some("twos")
 }
 
 /// A line's service as listings name it: `TCP 10.9.0.8:80`.

@@ -16,6 +16,7 @@ use dataplane::snapshot::{GonePolicy, Settings};
 use dataplane::units::Mac;
 use serde_json::Value;
 
+use crate::oracle::world as lines;
 use crate::rig::OBJECTS;
 
 /// The ports' Ethernet addresses: clients, servers.
@@ -85,7 +86,8 @@ impl Rules {
         for line in scenario["setup"].as_array().into_iter().flatten().filter_map(Value::as_str).flat_map(commands) {
             match sysctl_of(line) {
                 Some((key, value)) => set_sysctl(&mut config.settings, &key, &Value::from(value))?,
-                None if no_effect(line) || mark(&mut marks, line, &config.vips) => {}
+                None if lines::ip(&mut config, line) || lines::mark(&mut marks, line, &config.vips) => {}
+                None if no_effect(line) => {}
                 None => bail!("not understood: {line}"),
             }
         }
@@ -148,13 +150,19 @@ impl Rules {
         all.min().unwrap_or(0)
     }
 
-    /// A line of the scenario's world, while it runs: a rule of the firewall that marks packets.
+    /// A line of the scenario's world, while it runs: addresses, links, routes and neighbours, and rules of the
+    /// firewall that mark packets.
     ///
     /// # Errors
-    /// When it is not understood.
+    /// When it is not understood, or cannot be done while the director runs.
     pub fn setup(&mut self, line: &str, now: u64) -> Result<()> {
-        if !mark(&mut self.marks, line, &self.config.vips) {
-            bail!("not understood");
+        if lines::ip(&mut self.config, line) {
+            let accepted = self.engine.reconfigure(self.config.clone(), now)?;
+            let waits: Vec<&String> = accepted.notes.iter().filter(|w| w.contains("needs a restart")).collect();
+            return if waits.is_empty() { Ok(()) } else { bail!("{waits:?}") };
+        }
+        if !lines::mark(&mut self.marks, line, &self.config.vips) {
+            return if no_effect(line) { Ok(()) } else { bail!("not understood") };
         }
         let Ok(Response::Services(services)) = self.engine.handle(Request::Services, now) else { return Ok(()) };
         for s in &services {
@@ -271,20 +279,9 @@ pub fn sysctl_of(command: &str) -> Option<(String, &str)> {
     Some((name(key.split_whitespace().last()?), value.trim().trim_matches(['"', '\''])))
 }
 
-/// Takes a rule of the firewall that marks packets; one for any destination is for all VIPs.
-fn mark(marks: &mut Marks, line: &str, vips: &[IpAddr]) -> bool {
-    let line = line.replace("iptables-legacy", "iptables").replace("ip6tables-legacy", "ip6tables");
-    if line.split_whitespace().any(|w| matches!(w, "-d" | "--dst" | "--destination")) {
-        return marks.iptables(&line);
-    }
-    let six = line.starts_with("ip6tables");
-    let mut all = vips.iter().filter(|v| v.is_ipv6() == six).peekable();
-    all.peek().is_some() && all.all(|v| marks.iptables(&format!("{line} -d {v}")))
-}
-
 /// Whether a line changes nothing that a packet could show: it looks, waits, or makes addresses
 /// local that marks name anyway.
-pub fn no_effect(line: &str) -> bool {
+fn no_effect(line: &str) -> bool {
     let looks = [
         "cat ",
         "cd ",
@@ -301,7 +298,8 @@ pub fn no_effect(line: &str) -> bool {
         "ip -s ",
         "ip route show",
         "ip addr show",
-        "ip a",
+        "ip address show",
+        "ip a show",
         "ip neigh show",
         "ss ",
         "conntrack ",
@@ -312,6 +310,7 @@ pub fn no_effect(line: &str) -> bool {
     ];
     let adds = ["ip route add local ", "ip -6 route add local ", "ip route replace local "];
     adds.iter().any(|a| line.starts_with(a))
+        || line == "ip a"
         || (looks.iter().any(|l| line.starts_with(l)) && !line.contains(['=', '>']))
 }
 
@@ -342,7 +341,7 @@ const NEUTRAL: [&str; 21] = [
 ];
 
 fn set_sysctl(s: &mut Settings, key: &str, value: &Value) -> Result<()> {
-    let number = value.as_u64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok()));
+    let number = value.as_i64().or_else(|| value.as_str().and_then(|t| t.trim().parse().ok()));
     let Some(key) = key.strip_prefix("net.ipv4.vs.") else {
         if key == "net.ipv4.ip_forward" {
             s.routing = number != Some(0);
@@ -355,6 +354,8 @@ fn set_sysctl(s: &mut Settings, key: &str, value: &Value) -> Result<()> {
     }
     let n = number.with_context(|| format!("`{key}` is no number: {value}"))?;
     match key {
+        // The kernel refuses what is no level.
+        "secure_tcp" | "drop_entry" | "drop_packet" if !(0..=3).contains(&n) => {}
         "expire_nodest_conn" => s.gone = if n == 0 { GonePolicy::Kernel } else { GonePolicy::Reset },
         "expire_quiescent_template" => s.expire_quiescent_template = n != 0,
         "sloppy_tcp" => s.sloppy_tcp = n != 0,

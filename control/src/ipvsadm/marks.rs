@@ -18,6 +18,11 @@ impl Marks {
         self.rules.entry(mark).or_default().push(rule);
     }
 
+    /// Takes all rules of one family away.
+    pub fn flush(&mut self, ipv6: bool) {
+        self.rules.values_mut().for_each(|rules| rules.retain(|r| r.network.ip.is_ipv6() != ipv6));
+    }
+
     /// The rules of a mark for one family.
     pub fn rules(&self, mark: u32, ipv6: bool) -> Vec<MarkRule> {
         let of = |r: &&MarkRule| r.network.ip.is_ipv6() == ipv6;
