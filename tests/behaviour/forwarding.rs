@@ -377,3 +377,54 @@ fn an_echo_of_nothing_but_zeros_has_a_right_checksum() {
         assert_eq!(lab.field("l4_ok"), true, "{echo}");
     }
 }
+
+#[test]
+fn what_is_only_routed_is_cut_or_told_of_as_it_came() {
+    let world = json!({"mtu_cli": 1400});
+    let rules = [
+        "-A -t 10.9.0.1:80 -s rr",
+        "-a -t 10.9.0.1:80 -r 10.2.0.11:80 -m",
+        "-A -t [2001:db8:9::1]:80 -s rr",
+        "-a -t [2001:db8:9::1]:80 -r [2001:db8:2::11]:80 -m",
+    ];
+    let mut lab = Lab::with(world, &rules);
+    lab.expect(&[("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S", "nat 10.2.0.11:80")]);
+    lab.expect(&[("c tcp 2001:db8:1::1.4000 > 2001:db8:9::1.80 S", "nat 2001:db8:2::11:80")]);
+    // Replies of a flow and strays; the kernel looks at the size before it lowers the TTL.
+    for from in ["10.2.0.11:80", "10.2.0.11:99"] {
+        lab.expect(&[(&format!("s tcp {from} > 10.1.0.1:4000 A df len=1361 ttl=9"), "nat 10.2.0.11:null")]);
+        assert_eq!((lab.field("type"), lab.field("code"), lab.field("rest")), (json!(3), json!(4), json!(1400)));
+        assert_eq!((lab.field("src"), lab.field("inner.ttl")), (json!("10.2.0.254"), json!(9)));
+        assert_eq!((lab.field("inner.src"), lab.field("inner.ip_ok")), (json!("10.2.0.11"), json!(true)));
+        lab.expect(&[(&format!("s tcp {from} > 10.1.0.1:4000 A len=1361 id=7 ttl=9"), "reply")]);
+        let pieces: Vec<_> = lab.out.iter().map(|o| (o.len, o.ip["ttl"].clone(), o.ip["ip_ok"].clone())).collect();
+        assert_eq!(pieces, [(1396, json!(8), json!(true)), (25, json!(8), json!(true))]);
+    }
+    for port in ["80", "99"] {
+        lab.send(&format!("s tcp 2001:db8:2::11.{port} > 2001:db8:1::1.4000 A len=1400 ttl=9"));
+        assert_eq!((lab.field("type"), lab.field("rest"), lab.field("inner.ttl")), (json!(2), json!(1400), json!(9)));
+    }
+    // Towards a station of the director's own network as well.
+    lab.expect(&[("c tcp 10.1.0.1:4000 > 10.2.0.11:99 A len=1000", "dr 10.2.0.11")]);
+}
+
+#[test]
+fn the_directors_own_addresses_answer_whatever_was_sent_before() {
+    let mut lab = one("-m");
+    for (packet, answer) in [
+        ("c tcp 10.1.0.1:4000 > 10.3.0.1:99 S", "reply"),
+        ("c udp 10.1.0.1:4000 > 10.3.0.1:99 len=3", "icmp 3/3"),
+        ("c tcp 10.1.0.1:4000 > 10.2.0.254:80 S", "reply"),
+        ("c tcp 2001:db8:1::1.4000 > 2001:db8:3::1.99 S", "reply"),
+        ("c udp 2001:db8:1::1.4000 > 2001:db8:2::fe.99 len=3", "icmp 1/4"),
+    ] {
+        // A stray of a real server, as what is remembered of it must not bear on the next packet.
+        lab.expect(&[("s tcp 10.2.0.11:99 > 10.1.0.1:4000 A", "reply"), (packet, answer)]);
+    }
+    // Without a service of a family its VIPs refuse.
+    lab.ipvsadm("-D -t [2001:db8:9::1]:80");
+    lab.expect(&[
+        ("s tcp 10.2.0.11:99 > 10.1.0.1:4000 A", "reply"),
+        ("c tcp 2001:db8:1::1.4000 > 2001:db8:9::1.80 S", "reply"),
+    ]);
+}

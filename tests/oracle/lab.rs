@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use dataplane::counters::DropReason;
 use dataplane::units::Mac;
 use serde_json::{Value, json};
 
@@ -164,6 +165,12 @@ impl Lab {
         let listing = self.show(args);
         let words = |l: &str| l.split_whitespace().collect::<Vec<_>>().join(" ");
         listing.lines().map(words).find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("no {start} in {listing}"))
+    }
+
+    /// How many packets were dropped for each reason, those without any left out.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        let all = DropReason::ALL.iter().map(|r| (r.name(), self.director.rig.drops(*r)));
+        all.filter(|(_, n)| *n > 0).collect()
     }
 
     /// Lets seconds pass.

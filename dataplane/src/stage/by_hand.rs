@@ -89,6 +89,7 @@ pub fn reply<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, lane: &mut Lane, bu
     let fit = rewrite::fits(lane, buf, mtu);
     if let Outcome::TooBig(_) = fit {
         rewrite::undo_l3(lane, buf, l3);
+        rewrite::raise_ttl(lane, buf);
         return fit;
     }
     move_on(s, core, lane, &record);

@@ -28,6 +28,7 @@ pub fn classify<I: PacketIo>(
             last = (dst, s.local(dst));
         }
         if !s.serves[usize::from(lane.v4)] {
+            unplaced(lane);
             burst.slow.insert(i);
             continue;
         }
@@ -36,6 +37,7 @@ pub fn classify<I: PacketIo>(
             Some(Local::Pool) => reply(lane),
             None if s.is_real_address(lane.key.client) => reply(lane),
             _ => {
+                unplaced(lane);
                 burst.slow.insert(i);
                 continue;
             }
@@ -57,6 +59,12 @@ pub fn classify<I: PacketIo>(
     for i in burst.ready {
         core.flows.prefetch_bucket(burst.lanes[i].hash);
     }
+}
+
+/// The lane is neither's: its addresses stand as they came, whatever a packet of an earlier burst was.
+#[inline(always)]
+fn unplaced(lane: &mut Lane) {
+    lane.direction = Direction::Request;
 }
 
 /// The lane comes from a real server: its destination is the client's side of the flow.

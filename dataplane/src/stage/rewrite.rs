@@ -167,6 +167,7 @@ pub(super) fn reply<B: PacketBuf>(
     let fit = fits(lane, buf, mtu);
     if let Outcome::TooBig(_) = fit {
         undo_l3(lane, buf, l3);
+        raise_ttl(lane, buf);
         return fit;
     }
     let record: &mut FlowRecord = core.flows.get_mut(lane.flow);
@@ -262,6 +263,23 @@ pub(super) fn undo_l3<B: PacketBuf>(lane: &Lane, buf: &mut B, delta: u16) {
     let l2 = usize::from(lane.l2);
     if let (true, Some(ip)) = (lane.v4, buf.data_mut().get_mut(l2..).and_then(|d| d.first_chunk_mut::<20>())) {
         let sum = checksum::apply(u16::from_ne_bytes([ip[10], ip[11]]), !delta);
+        [ip[10], ip[11]] = sum.to_ne_bytes();
+    }
+}
+
+/// Gives the TTL back that was taken: what is only routed is looked at before it loses one, so that
+/// an error about its size quotes it as it came.
+#[cold]
+pub(super) fn raise_ttl<B: PacketBuf>(lane: &Lane, buf: &mut B) {
+    let l2 = usize::from(lane.l2);
+    let data = buf.data_mut();
+    if !lane.v4 {
+        if let Some(ip) = data.get_mut(l2..).and_then(|d| d.first_chunk_mut::<40>()) {
+            ip[7] = ip[7].saturating_add(1);
+        }
+    } else if let Some(ip) = data.get_mut(l2..).and_then(|d| d.first_chunk_mut::<20>()) {
+        ip[8] = ip[8].saturating_add(1);
+        let sum = checksum::apply(u16::from_ne_bytes([ip[10], ip[11]]), !TTL_DELTA);
         [ip[10], ip[11]] = sum.to_ne_bytes();
     }
 }

@@ -20,11 +20,11 @@ use crate::burst::{Burst, Direction, Lane, Lanes};
 use crate::counters::DropReason;
 use crate::flow::record::FlowKey;
 use crate::io::{PacketBuf, PacketIo};
-use crate::snapshot::{IfaceId, Local, Snapshot};
+use crate::snapshot::{Hop, IfaceId, Local, Snapshot};
 use crate::stage::parse::{self, ETH};
 use crate::stage::schedule::Refused;
 use crate::stage::{answer, fragment_out, resolve, rewrite};
-use crate::units::{Be16, Ip, Mac};
+use crate::units::{Be16, Ip, Mac, NextHopId};
 use crate::wire::{ipv4, vlan};
 use crate::worker::Core;
 
@@ -420,10 +420,13 @@ pub(crate) fn route<I: PacketIo>(
     let hop = s.route(dst);
     let mtu = s.mtu_towards(hop);
     let outcome = match hop {
-        crate::snapshot::Hop::None => rewrite::Outcome::NoRoute,
+        Hop::None => rewrite::Outcome::NoRoute,
         _ if !rewrite::lower_ttl(&lane, buf, 0) => rewrite::Outcome::TtlExceeded,
         _ => rewrite::fits(&lane, buf, mtu),
     };
+    if let rewrite::Outcome::TooBig(_) = outcome {
+        rewrite::raise_ttl(&lane, buf);
+    }
     match outcome {
         rewrite::Outcome::Send => {
             core.link.counters.worker.routed.add(1);
@@ -431,7 +434,13 @@ pub(crate) fn route<I: PacketIo>(
                 resolve::send_routed(s, core, io, buf, lane.l2, dst);
             }
         }
-        rewrite::Outcome::Fragment(mtu) => fragment_out::send(s, core, io, burst, i, mtu),
+        rewrite::Outcome::Fragment(mtu) => {
+            core.link.counters.worker.routed.add(1);
+            let lane = &mut burst.lanes[i];
+            // The pieces go where this lane points.
+            (lane.next_hop, lane.key.client) = (if let Hop::Via(id) = hop { id } else { NextHopId::NONE }, dst);
+            fragment_out::send(s, core, io, burst, i, mtu);
+        }
         other => answer::outcome(s, core, io, burst, i, other),
     }
 }
