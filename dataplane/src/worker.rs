@@ -38,6 +38,8 @@ const RELAYED: usize = BURST;
 pub const HANDOFF_RING: usize = 2048;
 /// How long a template is kept on while it has live flows, as the kernel does.
 const TEMPLATE_GRACE_MS: u32 = 60_000;
+/// How long one whose time is up waits before that for flows of its own age.
+const SAME_AGE_MS: u32 = 1000;
 
 /// What the stages share: owned by this worker alone.
 pub struct Core<B> {
@@ -161,6 +163,7 @@ impl<B> Core<B> {
         }
         let t = self.flows.get_mut(template);
         t.ext = t.ext.saturating_add(1);
+        t.flags &= !flags::INACTIVE;
         t.deadline = self.now.after_ms(t.template_timeout_ms());
     }
 
@@ -289,7 +292,15 @@ impl<B> Core<B> {
         let mut kept = arrayvec::ArrayVec::<FlowRecord, EXPIRE_BUDGET>::new();
         let n = flows.expire(now, EXPIRE_BUDGET, |_, record| {
             if record.flags & flags::TEMPLATE != 0 {
+                if record.ext > 0 && record.flags & flags::INACTIVE == 0 {
+                    // Flows that are as old end with it, and then nothing keeps it: the kernel's
+                    // timers of one moment run in the reverse order of their making.
+                    record.flags |= flags::INACTIVE;
+                    record.deadline = now.after_ms(SAME_AGE_MS);
+                    return Fate::Keep;
+                }
                 if record.ext > 0 {
+                    record.flags &= !flags::INACTIVE;
                     // From now on new flows keep it no longer either, as in the kernel.
                     record.set_template_timeout_ms(TEMPLATE_GRACE_MS);
                     record.deadline = now.after_ms(TEMPLATE_GRACE_MS);

@@ -54,7 +54,7 @@ fn a_template_keeps_its_time_out_and_lives_on_for_its_flows_by_the_minute() {
     lab.ipvsadm("-E -t 10.9.0.1:80 -s rr -p 30");
     lab.flows("10.1.0.1", 2, 1, "10.9.0.1:80");
     assert!((98..=100).contains(&lab.seconds_left("10.1.0.1:0 ")));
-    lab.sleep(101);
+    lab.sleep(103);
     assert!((57..=60).contains(&lab.seconds_left("10.1.0.1:0 ")));
     lab.sleep(30);
     lab.flows("10.1.0.1", 3, 1, "10.9.0.1:80");
@@ -125,4 +125,24 @@ fn a_mark_groups_addresses_and_ports_and_its_servers_keep_them() {
         lab.connections()
     );
     assert_eq!(lab.line("-Ln", "FWM 5 IPv6"), "FWM 5 IPv6 rr persistent 60 mask 48");
+}
+
+#[test]
+fn a_template_ends_with_flows_of_its_age() {
+    let mut rules = three("-t 10.9.0.1:80", "-g", "-p 60 -M 255.255.255.0");
+    rules.extend(three("-u 10.9.0.1:53", "-m", "-p 300"));
+    let mut lab = lab(&rules);
+    lab.send("c tcp 10.1.0.1:1 > 10.9.0.1:80 S");
+    lab.send("c tcp 10.1.0.9:1 > 10.9.0.1:80 S");
+    lab.send("c udp 10.1.0.1:1 > 10.9.0.1:53 len=3");
+    lab.sleep(65);
+    assert_eq!(lab.connections().len(), 2, "{:?}", lab.connections());
+    lab.sleep(240);
+    assert!(lab.connections().is_empty(), "{:?}", lab.connections());
+    assert!(lab.line("-Ln --persistent-conn", "-> 10.2.0.13:80").ends_with("1 0 0 0"));
+    // One that a younger flow keeps lives on.
+    lab.send("c tcp 10.1.0.1:1 > 10.9.0.1:80 S");
+    lab.send("c tcp 10.1.0.1:1 > 10.9.0.1:80 A");
+    lab.sleep(65);
+    assert!((54..=57).contains(&lab.seconds_left("10.1.0.0:0 ")), "{}", lab.show("-Lnc"));
 }
