@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::prefetch_near;
 use super::sequence::Shift;
 use super::table::FlowId;
 use crate::units::{Be16, Ip};
@@ -24,8 +25,9 @@ pub enum ClientAddress {
     Toa,
 }
 
-/// One flow's extension.
+/// One flow's extension: one cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct Extension {
     /// The flow it belongs to; [`FlowId::NONE`] when it is free.
     pub flow: FlowId,
@@ -48,6 +50,8 @@ pub struct Extension {
     /// Sequence numbers from the real server.
     pub to_client: Shift,
 }
+
+const _: () = assert!(size_of::<Extension>() == 64);
 
 impl Extension {
     /// Of no flow yet.
@@ -122,6 +126,14 @@ impl Extensions {
         let held = std::mem::replace(self.items.get_mut(id as usize)?, Extension::EMPTY);
         self.free.push(id);
         Some(held)
+    }
+
+    /// Brings one of them in.
+    #[inline(always)]
+    pub fn prefetch(&self, id: u32) {
+        if let Some(e) = self.items.get(id as usize) {
+            prefetch_near(e);
+        }
     }
 
     /// One of them.

@@ -1,7 +1,7 @@
 //! Track: find the flow of each lane.
 
 use crate::burst::{Burst, Direction, Lane, Lanes, tcp_flags};
-use crate::flow::record::ReplyKey;
+use crate::flow::record::{ReplyKey, flags};
 use crate::flow::state::SCTP_INIT;
 use crate::flow::table::{Candidates, FlowId};
 use crate::io::{BURST, PacketIo};
@@ -23,6 +23,10 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
             Some(id) => {
                 let lane = &mut burst.lanes[i];
                 lane.flow = id;
+                let record = core.flows.get(id);
+                if record.flags & flags::EXTENDED != 0 {
+                    core.extensions.prefetch(record.ext);
+                }
                 // A SYN may reopen an old flow: `schedule` judges.
                 if lane.direction == Direction::Request && is_new(lane) {
                     burst.missed.insert(i);
