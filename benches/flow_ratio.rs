@@ -2,6 +2,8 @@
 //! small pieces, so that a noisy machine disturbs all alike: medians and ratios.
 //!
 //! `cargo bench -p pollux-dataplane --features dpdk --bench flow_ratio [-- FLOWS …]`
+//!
+//! Lines of JSON between the others are for `scripts/bench.sh`.
 
 mod flow;
 
@@ -12,6 +14,7 @@ use dataplane::flow::record::FlowRecord;
 use dataplane::flow::table::{Fate, FlowTable};
 use dataplane::units::Tick;
 use flow::{BURST, Packet};
+use serde_json::json;
 
 const ROUNDS: usize = 15;
 /// Look-ups of one contestant before it is the next one's turn.
@@ -31,13 +34,23 @@ impl Race {
     }
 
     fn print(&self, what: &str, flows: u32) {
+        let mut row = json!({
+            "row": format!("lookup {what}"), "flows": flows, "ns": round(self.median(0)),
+            "bytes_a_flow": round(FlowTable::bytes_for(flows) as f64 / f64::from(flows)),
+        });
         for (i, name) in self.names.iter().enumerate() {
             let mut ratios: Vec<f64> = self.times[i].iter().zip(&self.times[0]).map(|(t, ours)| t / ours).collect();
             ratios.sort_by(f64::total_cmp);
             let (low, mid, high) = (ratios[1], ratios[ratios.len() / 2], ratios[ratios.len() - 2]);
             println!("{flows:>9} {what:<16} {name:<18} {:>7.1} ns {mid:>6.2} x  ({low:.2}-{high:.2})", self.median(i));
+            row[*name] = json!(round(mid));
         }
+        println!("{row}");
     }
+}
+
+fn round(x: f64) -> f64 {
+    (x * 1000.0).round() / 1000.0
 }
 
 type Contestant<'a> = (&'static str, Box<dyn FnMut(std::ops::Range<usize>) -> usize + 'a>);
@@ -106,7 +119,19 @@ fn expiry(secret: Secret, packets: &[Packet], fate: Fate) {
         at(0.99),
         at(0.999),
     );
+    let share = spent as f64 / (f64::from(LIFE_MS) * 1e6);
+    println!(
+        "{}",
+        json!({
+            "row": format!("expiry, {fate:?}").to_lowercase(), "flows": n, "core_share": (share * 1e6).round() / 1e6,
+            "piece_p50_us": round(at(0.5)), "piece_p99_us": round(at(0.99)),
+            "limit": {"key": "core_share", "low": 0.0, "high": EXPIRY_SHARE, "text": "> 5 % of the core"},
+        })
+    );
 }
+
+/// The share of a core that expiry may take.
+const EXPIRY_SHARE: f64 = 0.05;
 
 /// Packets of which so many are kept for one race: more than caches hold, less than memory.
 const MOST: usize = 4 << 20;

@@ -6,7 +6,8 @@
 //! count of the flow that it opens; `life` adds the end of some older flow; `rebuild` is
 //! the first choice after one server came or went; `compile` is control's part of that.
 //! Each figure is the best of several rounds, in nanoseconds and in cycles of the core,
-//! whose length is measured first by a chain of dependent multiplications.
+//! whose length is measured first by a chain of dependent multiplications. Lines of JSON between the
+//! others are for `scripts/bench.sh`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -14,11 +15,14 @@ use std::time::Instant;
 use dataplane::sched::{CoreCounts, SchedCore, SchedKey, SchedulerKind, ServiceSched};
 use dataplane::snapshot::{ForwardingMode, Match, RealSpec, ServiceSpec, Snapshot, Spec, Tunnel};
 use dataplane::units::{Be16, Ip, NextHopId, RealId, ServiceId, Tick};
+use serde_json::json;
 
 const SERVERS: [u32; 4] = [10, 100, 1_000, 10_000];
 const ROUNDS: usize = 15;
 const FLOWS: u32 = 20_000;
 const SERVICE: ServiceId = ServiceId(0);
+/// What weighted least connection may take for a choice among 1,000 servers.
+const WLC_CYCLES: u32 = 150;
 
 /// How weights are given out.
 #[derive(Clone, Copy)]
@@ -189,9 +193,11 @@ fn main() {
         }
         for weights in WEIGHTS {
             let mut rows = [const { String::new() }; 4];
+            let mut opens = Vec::new();
             for servers in SERVERS {
                 let mut setup = Setup::new(kind, servers, weights);
                 let figures = [setup.time_open(), setup.time_life()];
+                opens.push((figures[0] * rate).round());
                 for (row, ns) in rows.iter_mut().zip(figures) {
                     row.push_str(&format!("{:>10.1} ({:>5.0})", ns, ns * rate));
                 }
@@ -202,6 +208,14 @@ fn main() {
             for (name, row) in ["open", "life", "rebuild", "compile"].iter().zip(rows) {
                 println!("{:<8}{:<10}{:<8}{row}", kind.name(), weights.0, name);
             }
+            let mut row = json!({"row": format!("choice {}", kind.name()), "weights": weights.0});
+            for (servers, cycles) in SERVERS.iter().zip(&opens) {
+                row[format!("cycles_{servers}")] = json!(cycles);
+            }
+            if kind == SchedulerKind::Wlc {
+                row["limit"] = json!({"key": "cycles_1000", "low": 0, "high": WLC_CYCLES, "text": "> 150 cycles"});
+            }
+            println!("{row}");
         }
     }
 }

@@ -30,9 +30,11 @@ Compares with the floors and fails when one is missed. Takes about twenty minute
   --figures          instead of all this: measure each stage by itself (criterion, two minutes),
                      then draw docs/figures/*.svg from that and what --write-doc left there
   --generator        instead of all this: what packets made in the process show, also those
-                     of 10 million flows; connections, hand-off, latency, scale. Without one
-                     of --rows, --flows, --workers, --orders it is the end of a whole run
-  --parts LIST       with --generator: of packets,connections,handoff,latency,delays,services,scale
+                     of 10 million flows; connections, hand-off, latency, scale, flow tables,
+                     schedulers. Without one of --rows, --flows, --workers, --orders it is the
+                     end of a whole run, which ends with all targets and what was reached
+  --parts LIST       with --generator: of packets,connections,handoff,latency,delays,services,scale,
+                     tables (look-ups against rte_hash and hashbrown, expiry), schedulers
   --instructions     instead of all this: instructions per packet by callgrind,
                      compared with benches/instructions.json
   --update           with --instructions: write the baseline
@@ -47,7 +49,7 @@ root=$(repo_root)
 work=${POLLUX_BENCH_DIR:-$(target_dir)/bench}
 command="scripts/bench.sh $*"
 subject=pollux
-quick='' full='' instructions='' update='' figures='' generator='' parts='' json='' doc=''
+quick='' full='' instructions='' update='' figures='' generator='' parts='' targets='' json='' doc=''
 flows='' pairs='' seconds='' workers='' orders='' selected=''
 pass=()
 
@@ -90,15 +92,20 @@ fi
 
 # Tables for 10 million flows take 1.1 GiB. Without huge pages it goes as well, and slower.
 generate() {
-    need_packages python3 build-essential
+    need_packages python3 build-essential pkg-config libdpdk-dev libclang-dev clang
     need_rust
     # The part `scale` needs the daemon.
     case ,${parts:-${quick:+none}}, in
     ,, | *,scale,*) [ -n "$binaries" ] || binaries=$(build_release) ;;
     esac
-    (setup_hugepages 640) || log "goes on with fewer huge pages"
+    # Beside our table there are two of rte_hash.
+    local pages=640
+    case ,${parts:-${quick:+none}}, in
+    ,, | *,tables,*) pages=2048 ;;
+    esac
+    (setup_hugepages "$pages") || log "goes on with fewer huge pages"
     python3 "$root/scripts/bench/generator.py" --root "$root" --work "$work" --command "${command% }" \
-        --bin "$binaries" ${quick:+--quick} ${parts:+--parts "$parts"} $json ${doc:+--write-doc "$doc"}
+        --bin "$binaries" ${quick:+--quick} ${parts:+--parts "$parts"} $targets $json ${doc:+--write-doc "$doc"}
 }
 
 binaries=
@@ -148,6 +155,7 @@ python3 "$root/scripts/bench/rig.py" --work "$work" --subject "$subject" --bin "
 if [ -z "$selected$json" ] && [ "$status" -le 1 ]; then
     # What fits into two minutes.
     parts=${quick:+packets,connections}
+    targets=--targets
     generate || status=1
 fi
 exit "$status"

@@ -41,6 +41,9 @@ fn ip(six: bool, kind: u8, n: u32) -> Ip {
     if six { Ip([0x20, 0x01, 0x0d, 0xb8, 0, kind, 0, 0, 0, 0, 0, 0, a, b, c, d]) } else { Ip::from_v4([a, b, c, d]) }
 }
 
+/// Full NAT's local addresses: room for a million flows to one server.
+const LOCAL: u32 = 64;
+
 /// The configuration, as control describes it.
 pub fn spec(shape: &Shape) -> Spec {
     let Shape { mode, six, services, reals, scheduler } = *shape;
@@ -64,7 +67,7 @@ pub fn spec(shape: &Shape) -> Spec {
             id: RealId(n),
             service: ServiceId(n / reals),
             addr,
-            port: if mode == ForwardingMode::Nat { RPORT } else { VPORT },
+            port: if matches!(mode, ForwardingMode::Nat | ForwardingMode::FullNat) { RPORT } else { VPORT },
             mode,
             tunnel: Tunnel::Ipip,
             weight: 1,
@@ -77,6 +80,9 @@ pub fn spec(shape: &Shape) -> Spec {
             available: true,
             predecessor: RealId::NONE,
         });
+    }
+    if mode == ForwardingMode::FullNat {
+        spec.settings.full_nat.addresses = (0..LOCAL).map(|n| ip(six, 2, 0x0ac0_0000 + n)).collect();
     }
     // Clients are behind a router.
     let gateway = NextHopId(services * reals);
@@ -136,6 +142,7 @@ pub fn directors(shape: &Shape, workers: u16, capacity: u32) -> Vec<Director> {
     let snapshot = Arc::new(Snapshot::compile(&spec(shape)));
     let reals = (shape.services * shape.reals) as usize;
     let links: Vec<_> = (0..workers).map(|_| WorkerLink::new(reals, 1)).collect();
+    let aliases = if shape.mode == ForwardingMode::FullNat { capacity } else { 0 };
     let epoch = Instant::now();
     Rings::<GenBuf>::mesh(usize::from(workers))
         .into_iter()
@@ -145,7 +152,7 @@ pub fn directors(shape: &Shape, workers: u16, capacity: u32) -> Vec<Director> {
             let worker = Worker::new(Setup {
                 id: WorkerId(n as u16),
                 io: GenIo::new(Traffic::Silence),
-                flows: FlowTable::new(capacity, Secret::fixed()).expect("memory for the flow table"),
+                flows: FlowTable::with_aliases(capacity, aliases, Secret::fixed()).expect("memory for the flow table"),
                 sched: SchedCore::new(shape.services as usize, reals),
                 secret: Secret::fixed(),
                 links: links.clone(),

@@ -42,7 +42,7 @@ impl Default for Options {
         let names = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
         Self {
             flows: vec![1 << 10, 1 << 16, 1 << 20, 10_000_000],
-            rows: names(&["dr", "nat", "ipip", "dr6", "nat6", "nat-reply", "nat6-reply"]),
+            rows: names(&["dr", "nat", "ipip", "full-nat", "dr6", "nat6", "nat-reply", "nat6-reply"]),
             orders: names(&["created", "shuffled", "zipf"]),
             services: vec![1, 10, 100, 1_000, 10_000],
             pairs: 7,

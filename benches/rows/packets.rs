@@ -1,7 +1,7 @@
 //! Packets of known flows: the director, testpmd's `io` and its `macswap` in turns, on the
 //! generator port.
 
-use dataplane::snapshot::ForwardingMode::{DirectRouting, Nat, Tunnel};
+use dataplane::snapshot::ForwardingMode::{DirectRouting, FullNat, Nat, Tunnel};
 use serde_json::json;
 
 use super::{Options, round, say, slice};
@@ -21,6 +21,7 @@ pub fn row(name: &str) -> Option<(Shape, Way)> {
         "dr" => DirectRouting,
         "nat" => Nat,
         "ipip" => Tunnel,
+        "full-nat" => FullNat,
         _ => return None,
     };
     Some((Shape::small(mode, six), way))

@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 
-def build_bench(root, name):
+def build_bench(root, name, *options):
     """Builds `benches/NAME.rs` and returns the program's path. Cargo says in JSON where it is."""
     print(f"bench: building benches/{name}.rs", file=sys.stderr, flush=True)
-    command = ["cargo", "bench", "-q", "-p", "pollux-dataplane", "--bench", name, "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "-q", "-p", "pollux-dataplane", "--bench", name, "--no-run", "--message-format=json",
+               *options]
     environment = {**os.environ, "CARGO_TERM_COLOR": "never"}
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
     if done.returncode:

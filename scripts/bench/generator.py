@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import report
+import targets
 from building import build_bench
 
 # What each part is asked for, in full and in a hurry.
@@ -20,6 +21,8 @@ FULL = {
     "delays": [],
     "services": ["--flows", "65536,1048576,10000000", "--pairs", "5", "--slice-ms", "150"],
     "scale": [],
+    "tables": ["1024", "65536", "1000000", "10000000"],
+    "schedulers": ["wlc"],
 }
 QUICK = {
     "packets": ["--rows", "dr,nat", "--flows", "65536,1048576", "--orders", "shuffled", "--pairs", "3", "--slice-ms", "60"],
@@ -57,30 +60,52 @@ TABLES = [
         ("flows", "flows", 0), ("services", "services", 0), ("real servers", "reals", 0), ("E (ns)", "e_ns", 1),
         ("E ÷ that of the first", "growth", 2), ("whole packet ÷", "growth_with_port", 2),
         ("compile (ms)", "compile_ms", 1), ("spread", "spread", "%"), ("target", "floor", None)]),
+    ("Look-ups in the flow table: how many times as fast as others, same keys", "lookup ", [
+        ("look-up", "row", None), ("flows", "flows", 0), ("ns", "ns", 1), ("hashbrown", "hashbrown", 2),
+        ("`rte_hash`", "rte_hash 48 B key", 2), ("`rte_hash`, keys of IPv4 alone", "rte_hash 16 B key", 2),
+        ("two bare lines", "two lines, bare", 2), ("bytes a flow", "bytes_a_flow", 1)]),
+    ("Expiry of idle flows, a piece being 64 of them", "expiry, ", [
+        ("what", "row", None), ("flows", "flows", 0), ("share of a core", "core_share", "%"), ("a piece p50 (µs)", "piece_p50_us", 1),
+        ("p99", "piece_p99_us", 1), ("floor", "floor", None)]),
+    ("A choice and the flow counted, cycles", "choice ", [
+        ("scheduler", "row", None), ("weights", "weights", None), ("10 servers", "cycles_10", 0), ("100", "cycles_100", 0),
+        ("1,000", "cycles_1000", 0), ("10,000", "cycles_10000", 0), ("floor", "floor", None)]),
     ("The daemon with large configurations", "scale", [
         ("services", "services", 0), ("real servers", "reals", 0), ("room for flows", "flows", 0), ("start (s)", "start_s", 2),
         ("memory (MB)", "memory_mb", 0), ("announced", "promised_mb", 0), ("change of one server (ms)", "change_ms", 1),
         ("control's processor time", "change_cpu_ms", 1), ("longest", "change_max_ms", 1), ("all statistics (ms)", "stats_ms", 1),
         ("target", "floor", None)]),
 ]
+# Parts that are programs of their own: the bench, and what it is built with.
+PROGRAMS = {"tables": ("flow_ratio", "--features", "dpdk"), "schedulers": ("schedulers",)}
 MAX_SPREAD = 0.10
-BEGIN, END = "<!-- generator:begin -->", "<!-- generator:end -->"
 
 
 def say(text):
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def run(args, program, part, options):
+def load(path):
+    """What a file of JSON holds, if there is one."""
+    if not os.path.exists(path):
+        return None
+    with open(path) as f:
+        return json.load(f)
+
+
+def run(args, part, options):
     """The results of one part."""
-    say(f"generator port: {part}")
-    command = [program, part, *options]
-    if part == "scale":
+    say(f"part {part}")
+    if part in PROGRAMS:
+        command = [build_bench(args.root, *PROGRAMS[part]), *options]
+    elif part != "scale":
+        command = [build_bench(args.root, "generator"), part, *options]
+    else:
         tool = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scale.py")
         command = [sys.executable, tool, "--work", args.work, "--bin", args.bin, *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"bench: error: the generator failed at `{part}`")
+        raise SystemExit(f"bench: error: part `{part}` failed")
     return [{"part": part, **json.loads(line)} for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -141,19 +166,6 @@ def tables(results):
     return "\n".join(out).rstrip()
 
 
-def write_doc(path, command, text):
-    """Replaces what stands between the markers."""
-    with open(path) as f:
-        whole = f.read()
-    if BEGIN not in whole or END not in whole:
-        raise SystemExit(f"{path} lacks the lines {BEGIN} and {END}")
-    facts = ", ".join(v for _, v in report.machine())
-    head, tail = whole.split(BEGIN, 1)[0], whole.split(END, 1)[1]
-    with open(path, "w") as f:
-        f.write(f"{head}{BEGIN}\n{text}\n\n`{command}`; {facts}.\n{END}{tail}")
-    say(f"wrote {path}")
-
-
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--root", required=True)
@@ -162,6 +174,7 @@ def main():
     p.add_argument("--quick", action="store_true")
     p.add_argument("--parts", default="")
     p.add_argument("--json", action="store_true")
+    p.add_argument("--targets", action="store_true", help="end with the table of targets")
     p.add_argument("--write-doc", metavar="FILE")
     p.add_argument("--command", default="scripts/bench.sh --generator")
     args = p.parse_args()
@@ -171,14 +184,10 @@ def main():
         raise SystemExit(f"bench: no part {unknown[0]}; there are {', '.join(FULL)}")
     if not args.bin:
         chosen = [c for c in chosen if c != "scale"]
-    program = build_bench(args.root, "generator")
     path = os.path.join(args.work, "generator.json")
-    results = []
-    if os.path.exists(path):
-        with open(path) as f:
-            results = json.load(f)
+    results = load(path) or []
     for part in chosen:
-        rows = run(args, program, part, plan.get(part, []))
+        rows = run(args, part, plan.get(part, FULL[part]))
         if part == "packets":
             rows = worse_orders(rows)
         results = [r for r in results if r["part"] != part] + rows
@@ -191,12 +200,21 @@ def main():
         for r in fresh:
             print(json.dumps({k: v for k, v in r.items() if k != "limit"}))
     print(tables(fresh), file=sys.stderr if args.json else sys.stdout)
+    if args.targets:
+        rig = load(os.path.join(args.work, "results.json"))
+        print("\n" + targets.text(rig["results"] if rig else [], results), file=sys.stderr if args.json else sys.stdout)
     if args.write_doc:
         report.keep(args.write_doc, "generator.json", [{k: v for k, v in r.items() if k != "limit"} for r in results])
-        write_doc(args.write_doc, args.command, tables(results))
+        # Those of the rig as the document has them.
+        rig = load(os.path.join(os.path.dirname(args.write_doc), "figures", "packets.json"))
+        report.write_between(args.write_doc, "targets", targets.markdown(rig or [], results))
+        facts = ", ".join(v for _, v in report.machine())
+        report.write_between(args.write_doc, "generator", f"{tables(results)}\n\n`{args.command}`; {facts}.")
+        say(f"wrote {args.write_doc}")
     missed = [r for r in fresh if misses(r)]
     for r in missed:
-        say(f"miss: {r['row']}, {r.get('what') or format(r['flows'], ',') + ' flows'}: {misses(r)}")
+        of = r.get("what") or r.get("weights") or format(r["flows"], ",") + " flows"
+        say(f"miss: {r['row']}, {of}: {misses(r)}")
     return 1 if missed else 0
 
 

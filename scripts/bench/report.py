@@ -22,7 +22,6 @@ E_FLOOR = {
 # Two cores ÷ one core.
 SCALE_FLOOR = 1.8
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 KEYS = ["row", "flows", "workers", "mpps", "macswap_mpps", "io_mpps", "ratio", "spread", "e_ns"]
 
 
@@ -116,20 +115,26 @@ def keep(path, name, rows):
         f.write("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
 
 
-def write_doc(path, args, results):
-    """Replaces what stands between the markers, and leaves the results for the figures."""
-    keep(path, "packets.json", [{k: round(r[k], 4) if isinstance(r[k], float) else r[k] for k in KEYS} for r in results])
+def write_between(path, name, text):
+    """Replaces what stands between a document's markers of that name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     with open(path) as f:
-        text = f.read()
-    if BEGIN not in text or END not in text:
-        raise SystemExit(f"{path} lacks the lines {BEGIN} and {END}")
-    facts = "\n".join(f"| {k} | {v} |" for k, v in [("command", f"`{args.command}`")] + machine())
-    body = [BEGIN, markdown_table(results, args.max_spread), ""]
-    body += [f"- {line}" for line in scaling_text(results)]
-    body += ["", "| taken with | |", "|---|---|", facts, END]
-    head, tail = text.split(BEGIN, 1)[0], text.split(END, 1)[1]
+        whole = f.read()
+    if begin not in whole or end not in whole:
+        raise SystemExit(f"{path} lacks the lines {begin} and {end}")
+    head, tail = whole.split(begin, 1)[0], whole.split(end, 1)[1]
     with open(path, "w") as f:
-        f.write(head + "\n".join(body) + tail)
+        f.write(f"{head}{begin}\n{text}\n{end}{tail}")
+
+
+def write_doc(path, args, results):
+    """Writes the section of the document, and leaves the results for the figures."""
+    keep(path, "packets.json", [{k: round(r[k], 4) if isinstance(r[k], float) else r[k] for k in KEYS} for r in results])
+    facts = "\n".join(f"| {k} | {v} |" for k, v in [("command", f"`{args.command}`")] + machine())
+    body = [markdown_table(results, args.max_spread), ""]
+    body += [f"- {line}" for line in scaling_text(results)]
+    body += ["", "| taken with | |", "|---|---|", facts]
+    write_between(path, "bench", "\n".join(body))
 
 
 def finish(args, results):
