@@ -7,6 +7,7 @@ mod features {
     mod fast;
     mod ftp;
     mod full_nat;
+    mod handoff;
     mod jumbo;
     mod offload;
     mod overload;

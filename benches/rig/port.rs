@@ -83,6 +83,11 @@ impl PacketBuf for GenBuf {
         prefetch_near(&raw const self.0.bytes.0[HEADROOM]);
     }
     #[inline(always)]
+    fn prefetch_whole(&self) {
+        prefetch_near(&raw const *self.0);
+        self.prefetch();
+    }
+    #[inline(always)]
     fn total_len(&self) -> usize {
         usize::from(self.0.len)
     }

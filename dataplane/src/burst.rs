@@ -125,6 +125,16 @@ impl Default for Lane {
     }
 }
 
+/// Each lane's number.
+const NUMBERS: [u8; BURST] = {
+    let (mut numbers, mut i) = ([0; BURST], 0);
+    while i < BURST {
+        numbers[i] = i as u8;
+        i += 1;
+    }
+    numbers
+};
+
 /// The packets of one receive call.
 pub struct Burst<B> {
     /// How many lanes are used.
@@ -143,6 +153,12 @@ pub struct Burst<B> {
     pub missed: Lanes,
     /// Lanes that are rewritten already (one-packet scheduling).
     pub finished: Lanes,
+    /// Where packets are handed to their owners: the lane that each came in.
+    pub came: [u8; BURST],
+    /// Lanes that the fast stage has handed over, and that no other has moved up to.
+    pub gone: Lanes,
+    /// Whether it has handed any over.
+    pub handed: bool,
 }
 
 impl<B: PacketBuf> Burst<B> {
@@ -157,7 +173,16 @@ impl<B: PacketBuf> Burst<B> {
             slow: Lanes(0),
             missed: Lanes(0),
             finished: Lanes(0),
+            came: NUMBERS,
+            gone: Lanes(0),
+            handed: false,
         }
+    }
+
+    /// Begins with a burst whose packets may have to be handed over.
+    #[inline(always)]
+    pub fn number(&mut self) {
+        (self.came, self.gone, self.handed) = (NUMBERS, Lanes(0), false);
     }
 
     /// The length of all frames, bytes.

@@ -27,6 +27,7 @@ mod defence;
 mod handoff;
 mod idle;
 
+pub use handoff::NO_LANE;
 pub use idle::{Idle, run, tsc};
 
 /// Flows examined for expiry per poll: with 32 a slice stays below 20 µs, even where each flow that ends
@@ -77,36 +78,34 @@ pub struct Core<B> {
     pub limiter: answer::Limiter,
     /// Identification of the next IPv4 packet made here.
     pub ip_id: u16,
-    to_others: Vec<Option<handoff::ToOther<B>>>,
-    /// Whether anything is collected there.
-    handing_off: bool,
+    to_others: handoff::ToOthers<B>,
     /// The ports, one bit each, where most packets are replies.
     pub replies_first: u64,
 }
 
 impl<B: PacketBuf> Core<B> {
-    /// Hands a packet to the worker that owns its flow, at the end of the poll.
-    #[inline]
-    pub fn hand_off<I: PacketIo<Buf = B>>(&mut self, owner: WorkerId, buf: B, io: &mut I) {
-        let counters = &self.link.counters;
-        match self.to_others.get_mut(owner.index()) {
-            Some(Some(to)) => {
-                to.push(buf, io, counters);
-                self.handing_off = true;
-            }
-            _ => {
-                counters.drop(DropReason::HandoffFull).add(1);
-                io.free(buf);
-            }
-        }
+    /// Hands a packet that came in this lane of its burst ([`NO_LANE`]: or in none) to the worker that
+    /// owns its flow, at the end of the poll or a little later. Packets of a burst stay in order.
+    #[inline(never)]
+    pub fn hand_off<I: PacketIo<Buf = B>>(&mut self, owner: WorkerId, buf: B, lane: u8, io: &mut I) {
+        self.hand_over(owner, (buf, fast::Learnt::default()), lane, io);
     }
 
-    /// Puts what was handed off on the rings.
+    /// The same with what the fast stage has learnt.
     #[inline]
-    fn flush_handoffs<I: PacketIo<Buf = B>>(&mut self, io: &mut I) {
-        if std::mem::take(&mut self.handing_off) {
-            for to in self.to_others.iter_mut().flatten() {
-                to.flush(io, &self.link.counters);
+    pub fn hand_over<I: PacketIo<Buf = B>>(
+        &mut self,
+        owner: WorkerId,
+        packet: (B, fast::Learnt),
+        lane: u8,
+        io: &mut I,
+    ) {
+        let counters = &self.link.counters;
+        match self.to_others.get(owner.index()) {
+            Some(to) => to.push(packet, lane, io, counters),
+            None => {
+                counters.drop(DropReason::HandoffFull).add(1);
+                io.free(packet.0);
             }
         }
     }
@@ -353,7 +352,9 @@ pub struct Worker<I: PacketIo> {
     /// The one that is to follow, once the schedulers are ready for it.
     next: Option<Arc<Snapshot>>,
     burst: Box<Burst<I::Buf>>,
-    from_others: Vec<Option<rtrb::Consumer<I::Buf>>>,
+    from_others: Vec<Option<rtrb::Consumer<handoff::Handed<I::Buf>>>>,
+    /// The ring that is asked first.
+    turn: usize,
     relayed: Vec<rtrb::Consumer<I::Buf>>,
     peers: Vec<Arc<WorkerLink>>,
     scan: commands::Scan,
@@ -442,8 +443,8 @@ impl<B> Default for Relays<B> {
 
 /// One worker's ends of the rings between workers, by the other's number.
 pub struct Rings<B> {
-    to: Vec<Option<rtrb::Producer<B>>>,
-    from: Vec<Option<rtrb::Consumer<B>>>,
+    to: Vec<Option<rtrb::Producer<handoff::Handed<B>>>>,
+    from: Vec<Option<rtrb::Consumer<handoff::Handed<B>>>>,
 }
 
 impl<B> Rings<B> {
@@ -491,8 +492,7 @@ impl<I: PacketIo> Worker<I> {
                 fragments: Fragments::new(),
                 limiter: answer::Limiter::default(),
                 ip_id: 1,
-                to_others: rings.to.into_iter().map(|r| r.map(handoff::ToOther::new)).collect(),
-                handing_off: false,
+                to_others: handoff::ToOthers::new(rings.to),
                 replies_first: 0,
             },
             io,
@@ -500,6 +500,7 @@ impl<I: PacketIo> Worker<I> {
             next: None,
             burst: Box::new(Burst::new()),
             from_others: rings.from,
+            turn: 0,
             relayed: relays.from,
             peers: links,
             scan: commands::Scan::default(),
@@ -538,7 +539,8 @@ impl<I: PacketIo> Worker<I> {
         let timed = packets;
         packets += self.housekeeping(packets) + usize::from(preparing);
         self.sample.end(&self.core.link.counters.worker.cycles_housekeeping);
-        self.core.flush_handoffs(&mut self.io);
+        let busy = packets >= BURST / 2;
+        packets += usize::from(self.core.to_others.end_poll(busy, &mut self.io, &self.core.link.counters));
         self.core.out.flush(&mut self.io, &self.core.link);
         let counters = &self.core.link.counters.worker;
         self.sample.end(&counters.cycles_send);
@@ -552,6 +554,9 @@ impl<I: PacketIo> Worker<I> {
         let Self { core, io, snapshot, burst, .. } = self;
         let s = &**snapshot;
         burst.n = n;
+        if steer {
+            burst.number();
+        }
         let tagged = if s.strips { burst.tagged() } else { Lanes(0) };
         let (rest, bytes) = match self.fast && tagged.is_empty() {
             true => fast::fast(s, core, io, burst, port, steer),
@@ -562,11 +567,16 @@ impl<I: PacketIo> Worker<I> {
             self.general(port, rest, tagged, steer);
             self.sample.end(&self.core.link.counters.worker.cycles_general);
         }
+        if steer {
+            let Self { core, io, burst, .. } = self;
+            core.to_others.end_burst(io, &core.link.counters);
+            burst.handed = false;
+        }
         bytes
     }
 
     /// The straight line for what the fast stage left.
-    #[inline]
+    #[inline(never)]
     fn general(&mut self, port: PortId, rest: Lanes, tagged: Lanes, steer: bool) {
         let Self { core, io, snapshot, burst, .. } = self;
         let s = &**snapshot;
@@ -629,21 +639,51 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Processes what other workers received for this one. Their classification is not
-    /// trusted (they may have had another snapshot), but their choice of owner is final.
+    /// trusted (they may have had another snapshot), but what they read in the headers is, and their choice
+    /// of owner is final.
     #[inline]
     fn take_over(&mut self) -> usize {
+        let rings = self.from_others.len();
         let mut packets = 0;
-        for from in 0..self.from_others.len() {
-            let Some(ring) = &mut self.from_others[from] else { continue };
-            let n = handoff::take(ring, &mut self.burst.bufs);
+        // As many bursts as there are others, with the packets of several rings in one.
+        for _ in 1..rings {
+            let Self { core, burst, from_others, turn, .. } = self;
+            let mut odd = Lanes(0);
+            burst.n = 0;
+            let (last, first) = from_others.split_at_mut(*turn);
+            for ring in first.iter_mut().chain(last).flatten() {
+                odd.0 |= handoff::take(ring, burst, &core.flows).0;
+            }
+            *turn = if *turn + 1 < rings { *turn + 1 } else { 0 };
+            let n = burst.n;
             if n > 0 {
                 packets += n;
-                self.core.link.counters.worker.taken_over.add(n as u64);
-                let port = self.burst.bufs[0].as_ref().map_or(PortId(0), |b| b.ingress());
-                self.process(port, n, false);
+                core.link.counters.worker.taken_over.add(n as u64);
+                self.process_taken(odd);
+            }
+            if n < BURST {
+                break;
             }
         }
         packets
+    }
+
+    /// The straight line for what others have received.
+    #[inline]
+    fn process_taken(&mut self, odd: Lanes) {
+        let Self { core, io, snapshot, burst, .. } = self;
+        let s = &**snapshot;
+        let rest = match self.fast {
+            true => fast::taken(s, core, io, burst, odd),
+            false => Lanes::first(burst.n),
+        };
+        self.sample.end(&core.link.counters.worker.cycles_fast);
+        if !rest.is_empty() {
+            let port = rest.into_iter().next().and_then(|i| burst.bufs[i].as_ref()).map_or(PortId(0), |b| b.ingress());
+            let tagged = if s.strips { burst.tagged() } else { Lanes(0) };
+            self.general(port, rest, tagged, false);
+            self.sample.end(&self.core.link.counters.worker.cycles_general);
+        }
     }
 
     /// Sends frames of workers that have no transmit queue on their port.
@@ -664,9 +704,12 @@ impl<I: PacketIo> Worker<I> {
     /// Gives back every packet that is kept here or on its way here, at the end.
     pub fn drain(&mut self) {
         let Self { core, io, from_others, relayed, .. } = self;
-        core.flush_handoffs(io);
+        core.to_others.flush(io, &core.link.counters);
         core.out.flush(io, &core.link);
-        for ring in from_others.iter_mut().flatten().chain(relayed) {
+        for ring in from_others.iter_mut().flatten() {
+            handoff::drain(ring, io);
+        }
+        for ring in relayed {
             while let Ok(buf) = ring.pop() {
                 io.free(buf);
             }

@@ -11,10 +11,10 @@ use pollux_tests::rig::{FLOWS, Rig};
 use super::world::*;
 
 /// Numbers that look random and are the same each time (xorshift).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -23,7 +23,7 @@ impl Dice {
 }
 
 /// TCP and UDP over both families, to ports 80 and 81; the servers take turns with `modes`.
-fn mixed(modes: &[ForwardingMode]) -> Spec {
+pub fn mixed(modes: &[ForwardingMode]) -> Spec {
     let mut spec = world(modes[0], 3);
     for mut udp in spec.services.clone() {
         if let Match::Address { protocol, .. } = &mut udp.matches {
@@ -61,7 +61,7 @@ fn mixed(modes: &[ForwardingMode]) -> Spec {
 
 /// Two flows each come from the same port of a client: they have the same hash, and the first guess is
 /// wrong for one of them.
-fn flow(n: usize) -> Segment {
+pub fn flow(n: usize) -> Segment {
     let (port, to) = (40000 + n / 8 * 4 + n % 4, 80 + n / 4 % 2);
     match n % 4 {
         0 => Segment::tcp(&format!("10.1.0.1:{port}"), &format!("10.9.0.1:{to}"), ACK),
@@ -72,7 +72,7 @@ fn flow(n: usize) -> Segment {
 }
 
 /// A frame of this flow for the station `to`: usually data, sometimes something else.
-fn frame(dice: &mut Dice, mut segment: Segment, to: [u8; 6]) -> Vec<u8> {
+pub fn frame(dice: &mut Dice, mut segment: Segment, to: [u8; 6]) -> Vec<u8> {
     segment.flags = [ACK, ACK, ACK, ACK | PSH, ACK | PSH, ACK, ACK, ACK, FIN | ACK, RST, SYN, 0][dice.below(12)];
     segment.payload = vec![dice.below(256) as u8; [0, 7, 100, 1440][dice.below(4)]];
     let mut f = segment.frame(to);

@@ -67,6 +67,9 @@ pub trait PacketBuf: Sized + Send {
     /// Brings the first bytes into the cache, if that is worth anything.
     #[inline(always)]
     fn prefetch(&self) {}
+    /// Brings in, to be changed, all that the way of a packet needs and that another core had last.
+    #[inline(always)]
+    fn prefetch_whole(&self) {}
     /// Length of all segments, bytes.
     fn total_len(&self) -> usize;
     /// Adds `n` bytes of unspecified content in front; false (and nothing changed)

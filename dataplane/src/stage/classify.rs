@@ -46,7 +46,7 @@ pub fn classify<I: PacketIo>(
         // Devices that steer replies know nothing of local ports.
         if last.1 == Some(Local::Pool) && lane.hash.owner(core.workers) != core.id {
             if let Some(buf) = burst.bufs[i].take() {
-                core.hand_off(lane.hash.owner(core.workers), buf, io);
+                core.hand_off(lane.hash.owner(core.workers), buf, burst.came[i], io);
             }
             continue;
         }
@@ -83,7 +83,7 @@ fn steer_lanes<I: PacketIo>(core: &mut Core<I::Buf>, io: &mut I, burst: &mut Bur
         if owner == core.id {
             own.insert(i);
         } else if let Some(buf) = burst.bufs[i].take() {
-            core.hand_off(owner, buf, io);
+            core.hand_off(owner, buf, burst.came[i], io);
         }
     }
     burst.ready = own;

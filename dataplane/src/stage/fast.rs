@@ -37,9 +37,12 @@ use crate::units::{PortId, RealId, Tick, WorkerId};
 use crate::wire::at;
 use crate::worker::Core;
 
+mod foreign;
 mod reply;
 mod rewrite;
 mod six;
+
+pub use foreign::{Learnt, taken};
 
 /// Ethernet, IPv4 and TCP without options, bytes.
 const HEAD: usize = ETH + 20 + 20;
@@ -76,34 +79,38 @@ pub fn fast<I: PacketIo>(
     port: PortId,
     steer: bool,
 ) -> (Lanes, u64) {
-    let n = burst.n.min(BURST);
+    let mut n = burst.n.min(BURST);
     let mac = s.port_mac(port);
     let steer = steer.then_some((core.workers, core.id));
     for buf in burst.bufs[..n].iter().flatten() {
         buf.prefetch();
     }
-    let all = Lanes::first(n);
-    let mut back = Lanes(0);
+    let (mut back, mut answered) = (Lanes(0), 0);
     let hint = 1_u64 << (port.index() & 63);
     let replies_first = core.replies_first & hint != 0 && s.translates != [false; 2];
     let mut whole_len = None;
     if replies_first {
         let len = burst.bytes();
-        back = send_back(s, core, io, burst, (all, len), (mac, steer));
-        if back == all {
+        back = answer(s, core, io, burst, (Lanes::first(n), len), (mac, steer));
+        // The burst is shorter now if some of it was handed over.
+        n = burst.n.min(BURST);
+        if back == Lanes::first(n) {
             return (Lanes(0), len);
         }
-        whole_len = Some(len);
+        (whole_len, answered) = (Some(len), back.0.count_ones());
     }
     let (mut known, mut grown, mut plain6) = (Known::default(), 0, Lanes(0));
-    let (plain, mut len) = match s.serves {
+    let (mut plain, mut len) = match s.serves {
         [_, true] => look(core, &burst.bufs[..n], &mut burst.quick[..n], mac),
         [true, false] => (0, 0),
         [false, false] => (0, burst.bytes()),
     };
     if plain > 0 {
         if let Some(own) = steer {
-            leave_foreign(own, &mut burst.quick[..n]);
+            let handed = foreign::requests(s, core, io, burst, own, back);
+            if handed > 0 {
+                (n, plain, back) = (burst.n.min(BURST), plain.wrapping_sub(handed as usize), Lanes(0));
+            }
         }
         guess(core, &mut burst.quick[..n]);
         call(s, core, &burst.quick[..n]);
@@ -111,25 +118,28 @@ pub fn fast<I: PacketIo>(
         (known.ready, grown) = rewrite::rewrite(s, core, burst, &known);
     }
     if plain < n && s.serves[0] {
-        let lanes = Lanes(all.0 & !known.ready.0 & !back.0);
-        let (plain, ready, bytes) = six::six(s, core, burst, lanes, mac, steer);
+        let lanes = Lanes(Lanes::first(n).0 & !known.ready.0 & !back.0);
+        let (plain, ready, bytes) = six::six(s, core, io, burst, lanes, mac, steer);
         (plain6, known) = (plain, known.and(ready));
         // Where the others have not been looked at, these are all, or those that `whole_len` counts.
         len += if s.serves[1] { 0 } else { bytes };
     }
+    let all = Lanes::first(burst.n);
     let left = Lanes(all.0 & !known.ready.0 & !back.0);
     let whole = known.way.map(Forward::port).filter(|_| known.ready == all);
-    send(core, io, burst, known.ready, whole, len.wrapping_add(grown));
+    let bytes = if burst.handed { burst.bytes() } else { len.wrapping_add(grown) };
+    send(core, io, burst, known.ready, whole, bytes);
     // Replies are plain packets as well, which belong to no flow as requests.
     let replies = (plain > 0 && s.translates[1]) || (plain6.0 & left.0 != 0 && s.translates[0]);
     if !replies_first && replies && !left.is_empty() {
-        back = send_back(s, core, io, burst, (left, len), (mac, steer));
+        back = answer(s, core, io, burst, (left, len), (mac, steer));
+        answered = back.0.count_ones();
     }
-    let (to, from) = (known.ready.0.count_ones(), back.0.count_ones());
-    if (from > to) != replies_first && from != to {
+    let to = known.ready.0.count_ones();
+    if (answered > to) != replies_first && answered != to {
         core.replies_first ^= hint;
     }
-    (Lanes(left.0 & !back.0), whole_len.unwrap_or(len))
+    (Lanes(left.0 & !back.0 & !burst.gone.0), whole_len.unwrap_or(len))
 }
 
 /// Finds the plain packets, hashes them, and prefetches their buckets. Returns how many
@@ -194,16 +204,6 @@ fn call_all<B>(core: &Core<B>, quick: &[Quick]) {
 
 /// The number of workers, and this one.
 type Own = (u16, WorkerId);
-
-/// Takes from the fast stage what other workers own.
-#[cold]
-fn leave_foreign((workers, own): Own, quick: &mut [Quick]) {
-    for q in quick {
-        if q.hash.owner(workers) != own {
-            *q = Quick::default();
-        }
-    }
-}
 
 /// Reads a plain packet for the station with address `mac` (six bytes of a little-endian
 /// word). Returns the client's side as [`hash_v4`](crate::flow::hash::Secret::hash_v4) takes
@@ -379,10 +379,10 @@ fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, quick: &mut [Quick]) -
     Known { ready: Lanes(ready >> unused), way: (same && ready != 0).then_some(first) }
 }
 
-/// Sends the replies among `lanes`, whose frames are `bytes` long if they are the whole burst.
-/// Returns which they were.
+/// Sends the replies among `lanes`, whose frames are `bytes` long if they are the whole burst as it
+/// came. Returns which they were.
 #[inline(never)]
-fn send_back<I: PacketIo>(
+fn answer<I: PacketIo>(
     s: &Snapshot,
     core: &mut Core<I::Buf>,
     io: &mut I,
@@ -391,12 +391,26 @@ fn send_back<I: PacketIo>(
     station: (u64, Option<Own>),
 ) -> Lanes {
     let mut ports = [PortId(0); BURST];
-    let reply::Back { ready, port } = reply::reply(s, core, burst, lanes, station, &mut ports);
+    let back = reply::reply(s, core, io, burst, lanes, station, &mut ports);
+    let bytes = if burst.handed { burst.bytes() } else { bytes };
+    send_back(core, io, burst, &back, &ports, bytes)
+}
+
+/// Sends replies; `bytes` as above. Returns which they were.
+#[inline(always)]
+fn send_back<I: PacketIo>(
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    reply::Back { ready, port }: &reply::Back,
+    ports: &[PortId; BURST],
+    bytes: u64,
+) -> Lanes {
     let Core { link, out, .. } = core;
-    match port.filter(|_| ready == Lanes::first(burst.n) && burst.n >= BURST / 2) {
+    match port.filter(|_| *ready == Lanes::first(burst.n) && burst.n >= BURST / 2) {
         Some(port) => out.send_all(port, &mut burst.bufs, (burst.n, bytes), io, link),
         None => {
-            for i in ready {
+            for i in *ready {
                 let i = i & (BURST - 1);
                 if let Some(buf) = burst.bufs[i].take() {
                     out.push(ports[i], buf, io, link);
@@ -404,7 +418,7 @@ fn send_back<I: PacketIo>(
             }
         }
     }
-    ready
+    *ready
 }
 
 /// Sends what is ready: the whole burst, `bytes` long, where it lies if it leaves by one port.

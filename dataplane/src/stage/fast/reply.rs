@@ -3,6 +3,7 @@
 //! As for requests no list is asked: a flow whose real server the sender is says so. Where
 //! the client is to be found is asked once for packets to the same client in a row.
 
+use super::foreign::{self, Kind};
 use super::rewrite::apply_l4;
 use super::{Books, HEAD, Own, Quick, TCP, guess_some, read_plain, six};
 use crate::burst::{Burst, Lanes};
@@ -10,7 +11,7 @@ use crate::flow::hash::{FlowHash, Secret};
 use crate::flow::record::FlowRecord;
 use crate::flow::table::FlowTable;
 use crate::front::Front;
-use crate::io::{BURST, PacketBuf};
+use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::snapshot::{Hop, NextHop, Snapshot};
 use crate::units::{Be16, Ip, PortId};
 use crate::wire::{at, checksum};
@@ -36,34 +37,52 @@ impl Back {
 
 /// Finds replies among `lanes`, rewrites them, and writes into `ports` where each leaves.
 #[inline(never)]
-pub fn reply<B: PacketBuf>(
+pub fn reply<I: PacketIo>(
     s: &Snapshot,
-    core: &mut Core<B>,
-    burst: &mut Burst<B>,
-    lanes: Lanes,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    mut lanes: Lanes,
     station: (u64, Option<Own>),
     ports: &mut [PortId; BURST],
 ) -> Back {
     let mut back = Back::default();
     if s.translates[1] {
-        back = among::<_, V4, HEAD>(s, core, burst, lanes, station, ports);
+        back = among::<_, V4, HEAD>(s, core, io, burst, &mut lanes, station, ports);
     }
-    let rest = Lanes(lanes.0 & !back.ready.0);
+    let mut rest = Lanes(lanes.0 & !back.ready.0);
     if s.translates[0] && !rest.is_empty() {
-        back = back.and(among::<_, V6, { six::HEAD }>(s, core, burst, rest, station, ports));
+        back = back.and(among::<_, V6, { six::HEAD }>(s, core, io, burst, &mut rest, station, ports));
     }
     back
+}
+
+/// The same for plain packets that another worker has read: over IPv4 and over IPv6.
+#[inline(never)]
+pub fn taken<B: PacketBuf>(
+    s: &Snapshot,
+    core: &mut Core<B>,
+    burst: &mut Burst<B>,
+    [v4, v6]: [Lanes; 2],
+    ports: &mut [PortId; BURST],
+) -> Back {
+    let back = settle::<_, V4, HEAD>(s, core, burst, v4, ports);
+    back.and(settle::<_, V6, { six::HEAD }>(s, core, burst, v6, ports))
 }
 
 /// What differs between the families. `HEAD` is the length of the headers of a plain packet, bytes.
 trait Family<const HEAD: usize> {
     /// A client, as it is compared with the one before.
     type Client: Copy + PartialEq + Default;
+    /// What it is when it is handed over.
+    const KIND: Kind;
     /// Reads a plain packet, and hashes its destination: in a reply that is the client's side.
     fn read(secret: &Secret, h: &[u8; HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<FlowHash>;
     /// Whether a packet is a reply of this flow, its sender's address left aside where
     /// [`is_from`](Self::is_from) compares it.
     fn is_reply(record: &FlowRecord, h: &[u8; HEAD], q: &Quick) -> bool;
+    /// Who sent it.
+    fn sender(h: &[u8; HEAD]) -> Ip;
     /// Whether the flow's real server sent it.
     fn is_from(to: &Front, h: &[u8; HEAD]) -> bool;
     fn client(h: &[u8; HEAD], q: &Quick) -> Self::Client;
@@ -73,25 +92,65 @@ trait Family<const HEAD: usize> {
 }
 
 #[inline(never)]
-fn among<B: PacketBuf, F: Family<N>, const N: usize>(
+fn among<I: PacketIo, F: Family<N>, const N: usize>(
     s: &Snapshot,
-    core: &mut Core<B>,
-    burst: &mut Burst<B>,
-    lanes: Lanes,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    lanes: &mut Lanes,
     station: (u64, Option<Own>),
     ports: &mut [PortId; BURST],
 ) -> Back {
-    let plain = look::<_, F, N>(core, burst, lanes, station);
+    let plain = match station {
+        (mac, None) => look::<_, F, N>(core, burst, *lanes, mac, |_, _| true),
+        (mac, Some(own)) => look_steering::<_, F, N>(s, core, io, burst, lanes, mac, own),
+    };
     guess_some(s, core, burst, plain);
     settle::<_, F, N>(s, core, burst, plain, ports)
 }
 
+/// As [`look`], and hands replies that others own to them.
+#[inline(never)]
+fn look_steering<I: PacketIo, F: Family<N>, const N: usize>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    lanes: &mut Lanes,
+    mac: u64,
+    (workers, own): Own,
+) -> Lanes {
+    let mut foreign = Lanes(0);
+    let plain = look::<_, F, N>(core, burst, *lanes, mac, |i, hash| {
+        let is_own = hash.owner(workers) == own;
+        foreign.0 |= u64::from(!is_own) << (i & (BURST - 1));
+        is_own
+    });
+    let mut last = (F::Client::default(), Ip::UNSPECIFIED, false);
+    foreign::hand_over(core, io, burst, foreign, workers, F::KIND, |buf, q| {
+        let Some(h) = buf.data().first_chunk::<N>() else { return false };
+        let (client, from) = (F::client(h, q), F::sender(h));
+        if (client, from) != (last.0, last.1) {
+            last = (client, from, foreign::is_reply(s, from, F::ip(client)));
+        }
+        last.2
+    });
+    if !burst.handed || *lanes != Lanes::first(burst.n) {
+        return plain;
+    }
+    let moved = foreign::close_up(burst, *lanes, plain);
+    *lanes = Lanes::first(burst.n);
+    moved
+}
+
+/// The plain packets among `lanes` for which `is_own` says yes.
 #[inline(always)]
 fn look<B: PacketBuf, F: Family<N>, const N: usize>(
     core: &Core<B>,
     burst: &mut Burst<B>,
     lanes: Lanes,
-    (mac, steer): (u64, Option<Own>),
+    mac: u64,
+    mut is_own: impl FnMut(usize, FlowHash) -> bool,
 ) -> Lanes {
     let Burst { bufs, quick, .. } = burst;
     let mut plain = Lanes(0);
@@ -99,10 +158,10 @@ fn look<B: PacketBuf, F: Family<N>, const N: usize>(
         let (Some(buf), q) = (&bufs[i & (BURST - 1)], &mut quick[i & (BURST - 1)]) else { continue };
         let Some(h) = buf.data().first_chunk::<N>() else { continue };
         let Some(hash) = F::read(&core.secret, h, buf.total_len(), mac, q) else { continue };
-        if steer.is_some_and(|(workers, own)| hash.owner(workers) != own) {
+        q.hash = hash;
+        if !is_own(i, hash) {
             continue;
         }
-        q.hash = hash;
         core.flows.prefetch_home(hash);
         plain.insert(i);
     }
@@ -170,6 +229,7 @@ struct V4;
 
 impl Family<HEAD> for V4 {
     type Client = u32;
+    const KIND: Kind = Kind::Reply;
 
     #[inline(always)]
     fn read(secret: &Secret, h: &[u8; HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<FlowHash> {
@@ -180,6 +240,10 @@ impl Family<HEAD> for V4 {
     #[inline(always)]
     fn is_reply(record: &FlowRecord, _: &[u8; HEAD], q: &Quick) -> bool {
         record.is_steady_reply(&q.request)
+    }
+    #[inline(always)]
+    fn sender(h: &[u8; HEAD]) -> Ip {
+        Ip::from_v4(at::<26, 4, _>(h))
     }
     #[inline(always)]
     fn is_from(_: &Front, _: &[u8; HEAD]) -> bool {
@@ -211,6 +275,7 @@ struct V6;
 
 impl Family<{ six::HEAD }> for V6 {
     type Client = Ip;
+    const KIND: Kind = Kind::Reply6;
 
     #[inline(always)]
     fn read(secret: &Secret, h: &[u8; six::HEAD], len: usize, mac: u64, q: &mut Quick) -> Option<FlowHash> {
@@ -221,10 +286,14 @@ impl Family<{ six::HEAD }> for V6 {
     fn is_reply(record: &FlowRecord, h: &[u8; six::HEAD], q: &Quick) -> bool {
         record.is_steady_reply_v6(Self::client(h, q), at::<54, 4, _>(h), q.request.proto_state)
     }
+    #[inline(always)]
+    fn sender(h: &[u8; six::HEAD]) -> Ip {
+        Ip(at::<22, 16, _>(h))
+    }
     /// The record has a fold of the address only.
     #[inline(always)]
     fn is_from(to: &Front, h: &[u8; six::HEAD]) -> bool {
-        to.has_addr(Ip(at::<22, 16, _>(h)))
+        to.has_addr(Self::sender(h))
     }
     #[inline(always)]
     fn client(h: &[u8; six::HEAD], _: &Quick) -> Ip {

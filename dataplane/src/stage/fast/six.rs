@@ -1,13 +1,15 @@
 //! The same for IPv6: direct routing and NAT. Addresses are read again where they are
 //! compared, as four words a packet are too much to carry along.
 
+use super::foreign::{self, Kind};
 use super::rewrite::apply_l4;
 use super::{Books, Known, Own, Quick, TCP, TCP_STATE, UDP, UDP_STATE, guess_some};
 use crate::burst::{Burst, Lanes};
+use crate::flow::hash::FlowHash;
 use crate::flow::record::{FlowRecord, TailFirst, flags};
 use crate::flow::table::FlowTable;
 use crate::front::Front;
-use crate::io::{BURST, PacketBuf};
+use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::snapshot::{Forward, ForwardingMode, Snapshot};
 use crate::stage::parse::{ETH, fits};
 use crate::units::{Be16, Ip};
@@ -22,25 +24,61 @@ const UNFIT: u32 = flags::BY_HAND | flags::TEMPLATE | flags::V4;
 /// Finds flows for `lanes`, and rewrites their packets. Returns which were plain, what is ready, and
 /// the length of all their frames, bytes.
 #[inline(never)]
-pub fn six<B: PacketBuf>(
+pub fn six<I: PacketIo>(
     s: &Snapshot,
-    core: &mut Core<B>,
-    burst: &mut Burst<B>,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
     lanes: Lanes,
     mac: u64,
     steer: Option<Own>,
 ) -> (Lanes, Known, u64) {
-    let (plain, bytes) = look(core, burst, lanes, mac, steer);
+    let (plain, bytes) = match steer {
+        None => look(core, burst, lanes, mac, |_, _| true),
+        Some(own) => look_steering(s, core, io, burst, lanes, mac, own),
+    };
     guess_some(s, core, burst, plain);
     (plain, settle(s, core, burst, plain), bytes)
 }
 
+/// As [`look`], and hands requests that others own to them.
+#[inline(never)]
+fn look_steering<I: PacketIo>(
+    s: &Snapshot,
+    core: &mut Core<I::Buf>,
+    io: &mut I,
+    burst: &mut Burst<I::Buf>,
+    lanes: Lanes,
+    mac: u64,
+    (workers, own): Own,
+) -> (Lanes, u64) {
+    let mut foreign = Lanes(0);
+    let (plain, bytes) = look(core, burst, lanes, mac, |i, hash| {
+        let is_own = hash.owner(workers) == own;
+        foreign.0 |= u64::from(!is_own) << (i & (BURST - 1));
+        is_own
+    });
+    let mut last = (Ip::UNSPECIFIED, false);
+    foreign::hand_over(core, io, burst, foreign, workers, Kind::Request6, |buf, _| {
+        let Some(h) = buf.data().first_chunk::<HEAD>() else { return false };
+        let vip = Ip(at::<38, 16, _>(h));
+        if vip != last.0 {
+            last = (vip, foreign::is_vip(s, vip));
+        }
+        last.1
+    });
+    let whole = burst.handed && lanes == Lanes::first(burst.n);
+    (if whole { foreign::close_up(burst, lanes, plain) } else { plain }, bytes)
+}
+
+/// The plain packets among `lanes` for which `is_own` says yes, and the length of all their frames.
+#[inline(always)]
 fn look<B: PacketBuf>(
     core: &Core<B>,
     burst: &mut Burst<B>,
     lanes: Lanes,
     mac: u64,
-    steer: Option<Own>,
+    mut is_own: impl FnMut(usize, FlowHash) -> bool,
 ) -> (Lanes, u64) {
     let Burst { bufs, quick, .. } = burst;
     let (mut plain, mut bytes) = (Lanes(0), 0);
@@ -53,12 +91,12 @@ fn look<B: PacketBuf>(
         // An IPv4 address in an IPv6 header would have another hash: such a packet finds no flow here.
         let client = Ip(at::<22, 16, _>(h));
         q.hash = core.secret.hash_v6(client, Be16(at::<54, 2, _>(h)), h[20]);
-        if steer.is_some_and(|(workers, own)| q.hash.owner(workers) != own) {
+        q.ip_len = ip_len;
+        q.request.proto_state = proto_state;
+        if !is_own(i, q.hash) {
             continue;
         }
         core.flows.prefetch_home(q.hash);
-        q.ip_len = ip_len;
-        q.request.proto_state = proto_state;
         plain.insert(i);
     }
     (plain, bytes)
@@ -87,7 +125,7 @@ pub(super) fn read_plain(h: &[u8; HEAD], len: usize, mac: u64) -> Option<(u16, u
     fits.then_some((payload.wrapping_add(40), proto_state))
 }
 
-fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, lanes: Lanes) -> Known {
+pub(super) fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut Burst<B>, lanes: Lanes) -> Known {
     let Core { flows, link, now, .. } = core;
     let Burst { bufs, quick, .. } = burst;
     let books = Books::new(s, &link.counters, *now);

@@ -17,7 +17,7 @@ use crate::link::WorkerLink;
 use crate::snapshot::Snapshot;
 use crate::stage::local::{Examined, nd};
 use crate::units::{Be16, Ip, Tick};
-use crate::worker::Core;
+use crate::worker::{Core, NO_LANE};
 
 /// Incomplete datagrams held at most, per worker.
 pub const DATAGRAMS_MAX: usize = 128;
@@ -222,7 +222,7 @@ pub(super) fn keep<I: PacketIo>(
     };
     let owner = core.secret.hash(key.src, Be16::new(key.id as u16), key.proto).owner(core.workers);
     if steer && owner != core.id {
-        core.hand_off(owner, buf, io);
+        core.hand_off(owner, buf, NO_LANE, io);
         return Examined::Gone;
     }
     // Padding behind the packet would look like one more piece's worth of data.

@@ -18,7 +18,7 @@ use crate::stage::schedule::{self, Refused};
 use crate::stage::{answer, resolve, rewrite, track, tunnel};
 use crate::units::{Be16, Ip};
 use crate::wire::{checksum, protocol};
-use crate::worker::Core;
+use crate::worker::{Core, NO_LANE};
 
 /// What a flow gets that no packet has moved yet (`ip_vs_conn_new`).
 const NEW_FLOW_MS: u32 = 3000;
@@ -102,7 +102,7 @@ pub fn examine<I: PacketIo>(
     let owner = about.hash.owner(core.workers);
     if steer && owner != core.id {
         if let Some(buf) = burst.bufs[i].take() {
-            core.hand_off(owner, buf, io);
+            core.hand_off(owner, buf, NO_LANE, io);
         }
         return Examined::Gone;
     }
@@ -155,7 +155,7 @@ fn about_one_way<I: PacketIo>(
     let owner = core.secret.hash(q.src, Be16(q.ports[0]), q.proto).owner(core.workers);
     if steer && owner != core.id {
         if let Some(buf) = burst.bufs[i].take() {
-            core.hand_off(owner, buf, io);
+            core.hand_off(owner, buf, NO_LANE, io);
         }
         return Some(Examined::Gone);
     }

@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 use crate::stage::answer::{self, Error};
 use crate::stage::local::{Examined, icmp_error};
 use crate::wire::ipv6;
-use crate::worker::Core;
+use crate::worker::{Core, NO_LANE};
 
 /// First byte of the VXLAN header, whose only flag says that there is a network identifier
 /// (RFC 7348 section 5). As GUE it would be one with eight words of options, which are not used here.
@@ -42,7 +42,7 @@ pub fn examine<I: PacketIo>(
     let owner = hash.owner(core.workers);
     if steer && owner != core.id {
         if let Some(buf) = burst.bufs[i].take() {
-            core.hand_off(owner, buf, io);
+            core.hand_off(owner, buf, NO_LANE, io);
         }
         return Examined::Gone;
     }
