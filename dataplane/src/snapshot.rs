@@ -2,14 +2,22 @@
 //!
 //! [`Spec`] is the plain description that control fills in; [`Snapshot::compile`] turns
 //! it into lookup tables. Everything that takes more than a constant time is done there,
-//! on the control thread. Numbers ([`ServiceId`], [`RealId`], [`NextHopId`], …) are given
+//! on the control thread. A [`Builder`] is told what has changed since, and makes the next
+//! snapshot out of the one before, sharing the parts that are the same. Numbers ([`ServiceId`], [`RealId`], [`NextHopId`], …) are given
 //! out by control and are stable from one snapshot to the next.
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+
+mod build;
+mod pages;
+
+pub use build::Builder;
+pub use pages::Pages;
+use pages::Shards;
 
 pub use crate::flow::extension::ClientAddress;
 use crate::flow::state::Timeouts;
@@ -440,7 +448,7 @@ pub enum Local {
 }
 
 /// A next hop as the last stage needs it: the bytes to put in front.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub struct NextHop {
     /// Destination, source and, with `l2_len` 18, the 802.1Q tag; the Ethernet type follows.
@@ -470,7 +478,7 @@ impl NextHop {
 }
 
 /// A real server as the stages need it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[repr(align(64))]
 pub struct Real {
     /// Its address.
@@ -528,7 +536,7 @@ impl Real {
 }
 
 /// What the fast stage needs of a real server, in one cache line: its next hop included.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub struct Forward {
     /// Destination and source Ethernet address.
@@ -594,7 +602,7 @@ impl Forward {
 }
 
 /// A service as the stages need it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its number, [`ServiceId::NONE`] in an unused slot.
     pub id: ServiceId,
@@ -623,49 +631,50 @@ pub enum Hop {
     None,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct RouteEntry {
     network: u128,
     mask: u128,
     to: Hop,
 }
 
-/// The compiled configuration.
-#[derive(Debug)]
+/// The compiled configuration. A copy shares its tables with the original.
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Its number.
     pub generation: u64,
     /// Global settings.
     pub settings: Settings,
     /// What the ports' devices do, by port.
-    pub devices: Box<[DeviceWork]>,
+    pub devices: Arc<[DeviceWork]>,
     /// Whether any of them takes tags out of frames.
     pub strips: bool,
     /// Interfaces by [`IfaceId`].
-    pub interfaces: Box<[InterfaceSpec]>,
+    pub interfaces: Arc<[InterfaceSpec]>,
     /// Services by [`ServiceId`].
-    pub services: Box<[Service]>,
+    pub services: Pages<Service>,
     /// Real servers by [`RealId`].
-    pub reals: Box<[Real]>,
+    pub reals: Pages<Real>,
     /// The same servers with their next hops, as the forward stage needs them.
-    pub forwards: Box<[Forward]>,
+    pub forwards: Arc<[Forward]>,
     /// Next hops by [`NextHopId`].
-    pub next_hops: Box<[NextHop]>,
-    locals: Map<Ip, Local>,
-    vip_networks: Box<[(Ip, u8)]>,
-    by_address: Map<(Ip, u32), ServiceId>,
-    mark_rules: Box<[(MarkRule, ServiceId)]>,
-    real_addresses: HashSet<Ip, BuildHasherDefault<FoldHasher>>,
-    routes: Box<[RouteEntry]>,
-    neighbours: Map<(IfaceId, Ip), NextHopId>,
-    macs: Box<[u64]>,
+    pub next_hops: Pages<NextHop>,
+    locals: Shards<Ip, Local>,
+    vip_networks: Arc<[(Ip, u8)]>,
+    by_address: Shards<(Ip, u32), ServiceId>,
+    mark_rules: Arc<[(MarkRule, ServiceId)]>,
+    /// How many real servers have an address.
+    real_addresses: Shards<Ip, u32>,
+    routes: Arc<[RouteEntry]>,
+    neighbours: Shards<(IfaceId, Ip), NextHopId>,
+    macs: Arc<[u64]>,
     /// Interface of untagged frames by port, and of (port, VLAN).
-    ifaces: Map<(u16, u16), IfaceId>,
+    ifaces: Arc<Map<(u16, u16), IfaceId>>,
     /// Whether there is any service of IPv6 and of IPv4: without one, a family's packets
     /// meet no flows either, as the kernel takes its hooks away with the last service.
     pub serves: [bool; 2],
     /// Services whose lists take a worker so long to take in that it does that before it adopts the snapshot.
-    pub long_lists: Box<[ServiceId]>,
+    pub long_lists: Arc<[ServiceId]>,
     /// Whether any real server is behind NAT over IPv6 and over IPv4.
     pub translates: [bool; 2],
     /// Whether any service is persistent.
@@ -675,7 +684,7 @@ pub struct Snapshot {
     /// Whether any port has VLANs.
     pub has_vlans: bool,
     /// Full NAT's addresses of IPv6 and of IPv4.
-    local_pools: [Box<[Ip]>; 2],
+    local_pools: [Arc<[Ip]>; 2],
 }
 
 /// FTP's control port.
@@ -691,12 +700,6 @@ fn port_protocol(port: u16, protocol: u8) -> u32 {
     u32::from(protocol) << 16 | u32::from(port)
 }
 
-fn prefix_mask(ip: Ip, len: u8) -> u128 {
-    let len = if ip.is_v4() { 96 + u32::from(len.min(32)) } else { u32::from(len.min(128)) };
-    let m: u128 = if len == 0 { 0 } else { u128::MAX << (128 - len) };
-    u128::from_ne_bytes(m.to_be_bytes())
-}
-
 impl Snapshot {
     /// The empty configuration, generation 0.
     pub fn empty() -> Arc<Self> {
@@ -705,69 +708,38 @@ impl Snapshot {
 
     /// Builds the tables. Pure: the same description gives the same answers.
     pub fn compile(spec: &Spec) -> Self {
-        let reals = compile_reals(spec);
-        let services = compile_services(spec, &reals);
-        let mut by_address = Map::default();
-        let mut mark_rules = Vec::new();
-        for s in &spec.services {
-            match &s.matches {
-                Match::Address { protocol, vip, port } => {
-                    by_address.insert((*vip, port_protocol(*port, *protocol)), s.id);
-                }
-                Match::Mark { rules, .. } => mark_rules.extend(rules.iter().map(|r| (r.clone(), s.id))),
-            }
-        }
-        let mut locals = Map::default();
-        for (i, iface) in spec.interfaces.iter().enumerate() {
-            locals.extend(iface.addresses.iter().map(|(ip, _)| (*ip, Local::Own(IfaceId(i as u16)))));
-        }
-        let (hosts, networks): (Vec<_>, Vec<_>) =
-            spec.vips.iter().partition(|(ip, len)| *len >= if ip.is_v4() { 32 } else { 128 });
-        for (ip, _) in hosts {
-            locals.entry(ip).or_insert(Local::Vip);
-        }
-        for ip in &spec.settings.full_nat.addresses {
-            locals.entry(*ip).or_insert(Local::Pool);
-        }
-        let next_hops = compile_next_hops(spec);
-        let forwards =
-            reals.iter().map(|r| Forward::new(r, next_hops.get(r.next_hop.index()), &spec.settings)).collect();
-        let slot = |i: &InterfaceSpec| (i.port.0, i.vlan.unwrap_or(0));
-        Self {
-            generation: spec.generation,
-            settings: spec.settings.clone(),
-            translates: [false, true]
-                .map(|v4| spec.reals.iter().any(|r| r.mode == ForwardingMode::Nat && r.addr.is_v4() == v4)),
-            long_lists: services
-                .iter()
-                .filter(|s| s.id != ServiceId::NONE && s.sched.reals.len() > sched::rebuild::PREPARED)
-                .map(|s| s.id)
-                .collect(),
-            serves: [false, true].map(|v4| spec.services.iter().any(|s| s.matches.is_v4() == v4)),
-            has_persistence: spec.services.iter().any(|s| s.persistence.is_some()),
-            has_ftp: by_address.keys().any(|(_, key)| *key == port_protocol(FTP, 6)),
-            has_vlans: spec.interfaces.iter().any(|i| i.vlan.is_some()),
-            ifaces: spec.interfaces.iter().enumerate().map(|(n, i)| (slot(i), IfaceId(n as u16))).collect(),
-            local_pools: [false, true].map(|v4| {
-                let family = |ip: &&Ip| ip.is_v4() == v4 && locals.get(*ip) == Some(&Local::Pool);
-                spec.settings.full_nat.addresses.iter().filter(family).copied().collect()
-            }),
-            macs: compile_macs(spec),
-            strips: spec.devices.iter().any(|d| d.tags),
-            devices: spec.devices.clone().into(),
-            interfaces: spec.interfaces.clone().into(),
-            real_addresses: spec.reals.iter().map(|r| r.addr).collect(),
-            next_hops,
-            forwards,
-            neighbours: spec.next_hops.iter().map(|n| ((n.iface, n.ip), n.id)).collect(),
-            routes: compile_routes(spec),
-            vip_networks: networks.into(),
-            services,
-            reals,
-            locals,
-            by_address,
-            mark_rules: mark_rules.into(),
-        }
+        Builder::new(spec).snapshot(spec.generation)
+    }
+
+    /// The first thing in which the answers of two snapshots differ, generations aside. For tests:
+    /// it takes a while.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let flags = |s: &Self| (s.serves, s.translates, s.strips, s.has_persistence, s.has_ftp, s.has_vlans);
+        let unset = Forward::new(&Real::NONE, None, &self.settings);
+        let forward = |s: &Self, n: usize| s.forwards.get(n).copied().unwrap_or(unset);
+        let forwards = self.forwards.len().max(other.forwards.len());
+        [
+            ("settings", self.settings == other.settings),
+            ("devices", self.devices == other.devices),
+            ("interfaces", self.interfaces == other.interfaces && self.ifaces == other.ifaces),
+            ("services", self.services.is_like(&other.services)),
+            ("real servers", self.reals.is_like(&other.reals)),
+            ("forwards", (0..forwards).all(|n| forward(self, n) == forward(other, n))),
+            ("next hops", self.next_hops.is_like(&other.next_hops)),
+            ("addresses of the director", self.locals.is_like(&other.locals)),
+            ("networks of VIPs", self.vip_networks == other.vip_networks),
+            ("addresses of services", self.by_address.is_like(&other.by_address)),
+            ("rules of marks", self.mark_rules == other.mark_rules),
+            ("addresses of real servers", self.real_addresses.is_like(&other.real_addresses)),
+            ("routes", self.routes == other.routes),
+            ("neighbours", self.neighbours.is_like(&other.neighbours)),
+            ("ports' addresses", self.macs == other.macs),
+            ("long lists", self.long_lists == other.long_lists),
+            ("local addresses of full NAT", self.local_pools == other.local_pools),
+            ("flags", flags(self) == flags(other)),
+        ]
+        .into_iter()
+        .find_map(|(what, same)| (!same).then_some(what))
     }
 
     /// Whether `ip` is the director's, and how.
@@ -834,7 +806,7 @@ impl Snapshot {
     /// Whether any real server has this address: its packets may be replies.
     #[inline(always)]
     pub fn is_real_address(&self, ip: Ip) -> bool {
-        self.real_addresses.contains(&ip)
+        self.real_addresses.contains_key(&ip)
     }
 
     /// The Ethernet address of a port as the low six bytes of a little-endian word, as
@@ -914,139 +886,9 @@ impl Snapshot {
     }
 }
 
-impl Spec {
-    /// What the device of `port` does.
-    fn device(&self, port: PortId) -> DeviceWork {
-        self.devices.get(port.index()).copied().unwrap_or_default()
-    }
-}
-
-fn compile_macs(spec: &Spec) -> Box<[u64]> {
-    let n = spec.interfaces.iter().map(|i| i.port.index() + 1).max().unwrap_or(0);
-    let mut out = vec![u64::MAX; n];
-    for i in spec.interfaces.iter().filter(|i| i.vlan.is_none()) {
-        let m = i.mac.0;
-        out[i.port.index()] = u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]);
-    }
-    out.into()
-}
-
 fn mark_matches(r: &MarkRule, protocol: u8, vip: Ip, port: u16) -> bool {
     r.protocol.is_none_or(|p| p == protocol)
         && (r.port_first..=r.port_last).contains(&port)
         && vip.is_v4() == r.network.is_v4()
         && vip.masked(r.prefix_len) == r.network
-}
-
-fn compile_reals(spec: &Spec) -> Box<[Real]> {
-    let n = spec.reals.iter().map(|r| r.id.index() + 1).max().unwrap_or(0);
-    let mut out = vec![Real::NONE; n];
-    for r in &spec.reals {
-        out[r.id.index()] = Real {
-            addr: r.addr,
-            port: Be16::new(r.port),
-            mode: r.mode,
-            available: r.available,
-            service: r.service,
-            next_hop: r.next_hop,
-            weight: r.weight,
-            last_weight: if r.weight > 0 { r.weight } else { r.last_weight },
-            tunnel: r.tunnel,
-            source: r.source,
-            reported_mtu: r.path_mtu,
-            upper: r.upper,
-            lower: r.lower,
-            predecessor: r.predecessor,
-        };
-    }
-    out.into()
-}
-
-fn compile_services(spec: &Spec, reals: &[Real]) -> Box<[Service]> {
-    let n = spec.services.iter().map(|s| s.id.index() + 1).max().unwrap_or(0);
-    let unused = Service {
-        id: ServiceId::NONE,
-        mark: 0,
-        port: 0,
-        persistence: None,
-        one_packet: false,
-        extras: Extras::default(),
-        sched: sched::ServiceSched::default(),
-    };
-    let mut out = vec![unused; n];
-    for s in &spec.services {
-        let (mark, port) = match &s.matches {
-            Match::Address { port, .. } => (0, *port),
-            Match::Mark { mark, .. } => (*mark, 0),
-        };
-        let members = s.reals.iter().filter_map(|id| reals.get(id.index()).map(|r| (*id, r)));
-        out[s.id.index()] = Service {
-            id: s.id,
-            mark,
-            port,
-            persistence: s.persistence,
-            one_packet: s.one_packet,
-            extras: s.extras,
-            sched: sched::ServiceSched::compile(s.scheduler, s.sched_flags, members),
-        };
-    }
-    out.into()
-}
-
-fn compile_next_hops(spec: &Spec) -> Box<[NextHop]> {
-    let n = spec.next_hops.iter().map(|n| n.id.index() + 1).max().unwrap_or(0);
-    let unknown = NextHop {
-        header: [0; 16],
-        l2_len: 14,
-        device_tag: 0,
-        resolved: false,
-        port: PortId(0),
-        mtu: 1500,
-        iface: IfaceId(0),
-        ip: Ip::UNSPECIFIED,
-    };
-    let mut out = vec![unknown; n];
-    for h in &spec.next_hops {
-        let Some(iface) = spec.interfaces.get(usize::from(h.iface.0)) else { continue };
-        let mut header = [0; 16];
-        header[..6].copy_from_slice(&h.mac.unwrap_or_default().0);
-        header[6..12].copy_from_slice(&iface.mac.0);
-        let by_device = spec.device(iface.port).tags;
-        let in_frame = iface.vlan.filter(|_| !by_device);
-        if let Some(vlan) = in_frame {
-            header[12..14].copy_from_slice(&0x8100u16.to_be_bytes());
-            header[14..16].copy_from_slice(&vlan.to_be_bytes());
-        }
-        out[h.id.index()] = NextHop {
-            header,
-            l2_len: if in_frame.is_some() { 18 } else { 14 },
-            device_tag: iface.vlan.filter(|_| by_device).unwrap_or(0),
-            resolved: h.mac.is_some(),
-            port: iface.port,
-            mtu: iface.mtu,
-            iface: h.iface,
-            ip: h.ip,
-        };
-    }
-    out.into()
-}
-
-fn compile_routes(spec: &Spec) -> Box<[RouteEntry]> {
-    let mut out: Vec<(u8, RouteEntry)> = Vec::new();
-    let mut add = |network: Ip, len: u8, to: Hop| {
-        let mask = prefix_mask(network, len);
-        let bits = if network.is_v4() { 96 + len.min(32) } else { len.min(128) };
-        out.push((bits, RouteEntry { network: network.raw() & mask, mask, to }));
-    };
-    for (i, iface) in spec.interfaces.iter().enumerate() {
-        for (ip, len) in &iface.addresses {
-            add(*ip, *len, Hop::OnLink(IfaceId(i as u16)));
-        }
-    }
-    for r in &spec.routes {
-        add(r.network, r.prefix_len, Hop::Via(r.gateway));
-    }
-    // Longest prefix first; among equals the connected network, which was added first.
-    out.sort_by_key(|(bits, _)| std::cmp::Reverse(*bits));
-    out.into_iter().map(|(_, r)| r).collect()
 }

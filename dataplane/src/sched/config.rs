@@ -166,7 +166,7 @@ pub struct SchedReal {
 }
 
 /// What a scheduler reads of a service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceSched {
     /// The scheduler.
     pub kind: SchedulerKind,

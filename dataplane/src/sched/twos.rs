@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::config::SchedReal;
 
 /// Sums of weights with a guide.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Draw {
     /// The sum of the weights up to and with each position.
     sums: Box<[u64]>,
