@@ -1,17 +1,19 @@
 //! The model as workers are told it. Pure: the same input gives the same description.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use dataplane::sched::{SchedulerKind, flags as sched_flags};
-use dataplane::snapshot::{self as snap, Match, NextHopSpec, RealSpec, RouteSpec, ServiceSpec, Settings, Spec};
+use dataplane::snapshot::{self as snap, Match, RealSpec, RouteSpec, ServiceSpec, Settings, Spec};
 use dataplane::units::{Ip, NextHopId, RealId, ServiceId};
 
-use crate::ids::{Ids, Slot};
+use crate::ids::Ids;
 use crate::model::{
     ClientAddress, ForwardingMode, GueChecksum, MarkRule, Persistence, RealServer, SchedFlag, Scheduler, Service,
     ServiceKey, Services, Tunnel,
 };
-use crate::topology::{Topology, Way};
+use crate::neighbour::Neighbours;
+use crate::topology::Topology;
+use crate::vips::Vips;
 
 /// Everything that a snapshot is made from.
 pub struct Input<'a> {
@@ -21,84 +23,52 @@ pub struct Input<'a> {
     pub settings: &'a Settings,
     /// Interfaces and routes.
     pub topology: &'a Topology,
-    /// VIPs that are listed in the configuration.
-    pub vips: &'a [std::net::IpAddr],
+    /// The VIPs.
+    pub vips: &'a Vips,
     /// The services.
     pub services: &'a Services,
     /// The numbers of services and real servers.
     pub ids: &'a Ids,
     /// The neighbours, with their numbers.
-    pub next_hops: &'a [NextHopSpec],
+    pub neighbours: &'a Neighbours,
     /// Path MTUs that routers reported, by real server's address.
     pub path_mtus: &'a BTreeMap<Ip, u16>,
 }
 
 /// Describes the snapshot.
 pub fn compile(input: &Input) -> Spec {
-    let hops: BTreeMap<(u16, Ip), NextHopId> = input.next_hops.iter().map(|h| ((h.iface.0, h.ip), h.id)).collect();
-    let vips = vips(input.vips, input.services);
-    let hosts: HashSet<Ip> = vips.iter().map(|(ip, _)| *ip).collect();
-    // A server that is the director itself, by one of its own addresses, a VIP or the loopback.
-    let local = |r: &RealServer| {
-        let ip = Ip::from(r.address.ip);
-        r.address.ip.is_loopback() || hosts.contains(&ip) || input.topology.owns(ip)
-    };
     let mut reals = Vec::new();
-    for (service, server, slot) in input.ids.slots() {
-        let number = input.ids.service(service).unwrap_or(ServiceId::NONE);
-        let config = match &slot.removed {
-            Some(r) => Some(r.server.clone()),
-            None => input.services.get(service).ok().and_then(|s| s.server(server)).cloned(),
-        };
-        if let Some(config) = config {
-            let local = local(&config);
-            let way = if local { None } else { input.topology.way(Ip::from(config.address.ip)) };
-            let next_hop = match way {
-                // The kernel drops what NAT would send to the loopback.
-                _ if local && config.address.ip.is_loopback() && rewrites(config.mode) => NextHopId::LOOPBACK,
-                _ if local => NextHopId::HERE,
-                Some(w) => hops.get(&(w.iface.0, w.next_hop)).copied().unwrap_or(NextHopId::NONE),
-                None => NextHopId::NONE,
-            };
-            reals.push(real(input, (service, number), &config, slot, (way, next_hop)));
-        }
+    for s in input.services.iter() {
+        // By position, as looking for each of a long list would take a while.
+        let numbers = input.ids.list(&s.address).iter().copied();
+        reals.extend(s.servers.iter().zip(numbers).filter_map(|(r, id)| real(input, &s.address, r, id)));
     }
+    let removed = input.ids.slots().filter_map(|(s, _, slot)| Some((s, slot.id, slot.removed.as_ref()?)));
+    reals.extend(removed.filter_map(|(s, id, gone)| real(input, s, &gone.server, id)));
     Spec {
         generation: input.generation,
         settings: input.settings.clone(),
         devices: input.topology.devices.clone(),
         interfaces: input.topology.interfaces.iter().map(|i| i.spec.clone()).collect(),
-        vips,
+        vips: input.vips.iter().collect(),
         services: input.services.iter().filter_map(|s| service(s, input.ids)).collect(),
         reals,
-        next_hops: input.next_hops.to_vec(),
-        routes: routes(input.topology, &hops),
+        next_hops: input.neighbours.next_hops(),
+        routes: routes(input),
     }
 }
 
-fn routes(topology: &Topology, hops: &BTreeMap<(u16, Ip), NextHopId>) -> Vec<RouteSpec> {
+fn routes(input: &Input) -> Vec<RouteSpec> {
     let spec = |r: &crate::config::Route| {
-        let way = topology.gateway(r)?;
-        let gateway = *hops.get(&(way.iface.0, way.next_hop))?;
+        let way = input.topology.gateway(r)?;
+        let gateway = input.neighbours.next_hop(way.iface, way.next_hop)?.id;
         Some(RouteSpec { network: Ip::from(r.to.ip), prefix_len: r.to.prefix_len, gateway })
     };
-    topology.routes.iter().filter_map(spec).collect()
+    input.topology.routes.iter().filter_map(spec).collect()
 }
 
-/// VIPs: those listed, those of services, and the networks of firewall marks. Sorted.
-pub fn vips(listed: &[std::net::IpAddr], services: &Services) -> Vec<(Ip, u8)> {
-    let host = |ip: std::net::IpAddr| (Ip::from(ip), if ip.is_ipv4() { 32 } else { 128 });
-    let mut out: Vec<(Ip, u8)> = listed.iter().map(|ip| host(*ip)).collect();
-    for s in services.iter() {
-        out.extend(s.address.vip().map(host));
-        out.extend(s.rules.iter().map(|r| (Ip::from(r.network.ip), r.network.prefix_len)));
-    }
-    out.sort();
-    out.dedup();
-    out
-}
-
-fn service(s: &Service, ids: &Ids) -> Option<ServiceSpec> {
+/// Describes a service.
+pub fn service(s: &Service, ids: &Ids) -> Option<ServiceSpec> {
     let matches = match s.address {
         ServiceKey::Address { protocol, vip, port } => {
             Match::Address { protocol: protocol as u8, vip: Ip::from(vip), port }
@@ -121,7 +91,7 @@ fn service(s: &Service, ids: &Ids) -> Option<ServiceSpec> {
             ftp: s.ftp,
         },
         // The newest is tried first, as in the kernel.
-        reals: s.servers.iter().rev().filter_map(|r| ids.real(&s.address, &r.address)).collect(),
+        reals: ids.list(&s.address).iter().rev().copied().filter(|id| *id != RealId::NONE).collect(),
     })
 }
 
@@ -142,17 +112,32 @@ fn persistence(p: Persistence, ipv6: bool) -> snap::Persistence {
     }
 }
 
-fn real(
-    input: &Input,
-    (key, service): (&ServiceKey, ServiceId),
-    r: &RealServer,
-    slot: &Slot,
-    (way, next_hop): (Option<Way>, NextHopId),
-) -> RealSpec {
+/// Describes the real server of a number.
+pub fn real_of(input: &Input, id: RealId) -> Option<RealSpec> {
+    let (service, server) = input.ids.owner(id)?;
+    match &input.ids.slot(&service, &server)?.removed {
+        Some(gone) => real(input, &service, &gone.server, id),
+        None => real(input, &service, input.services.get(&service).ok()?.server(&server)?, id),
+    }
+}
+
+/// Describes a real server with its number.
+pub fn real(input: &Input, key: &ServiceKey, r: &RealServer, id: RealId) -> Option<RealSpec> {
+    let slot = input.ids.slot(key, &r.address).filter(|s| s.id == id)?;
     let addr = Ip::from(r.address.ip);
-    RealSpec {
-        id: slot.id,
-        service,
+    // A server that is the director itself, by one of its own addresses, a VIP or the loopback.
+    let local = r.address.ip.is_loopback() || input.vips.contains(addr) || input.topology.owns(addr);
+    let way = if local { None } else { input.topology.way(addr) };
+    let next_hop = match way {
+        // The kernel drops what NAT would send to the loopback.
+        _ if local && r.address.ip.is_loopback() && rewrites(r.mode) => NextHopId::LOOPBACK,
+        _ if local => NextHopId::HERE,
+        Some(w) => input.neighbours.next_hop(w.iface, w.next_hop).map_or(NextHopId::NONE, |n| n.id),
+        None => NextHopId::NONE,
+    };
+    Some(RealSpec {
+        id,
+        service: input.ids.service(key).unwrap_or(ServiceId::NONE),
         addr,
         port: if matches!(key, ServiceKey::Mark { .. }) && !rewrites(r.mode) { 0 } else { r.address.port },
         mode: mode(r.mode),
@@ -166,7 +151,7 @@ fn real(
         path_mtu: input.path_mtus.get(&addr).copied().unwrap_or(0),
         available: slot.removed.is_none(),
         predecessor: slot.removed.as_ref().map_or(RealId::NONE, |g| g.predecessor),
-    }
+    })
 }
 
 fn rewrites(m: ForwardingMode) -> bool {

@@ -3,11 +3,11 @@
 //! A number stays while flows may refer to it: a real server that was removed keeps its
 //! slot until no worker counts a flow on it, and finds it again when it is added again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dataplane::units::{RealId, ServiceId};
 
-use crate::model::{Error, ErrorCode, RealServer, ServerKey, ServiceKey, Services};
+use crate::model::{Error, ErrorCode, ListChange, RealServer, ServerKey, Service, ServiceChange, ServiceKey, Services};
 
 /// Milliseconds that a slot without flows is kept after every worker knows of the removal:
 /// packets on their way between workers may still name it.
@@ -61,12 +61,26 @@ impl Numbers {
     }
 }
 
+/// The numbers of one service.
+#[derive(Clone, Debug)]
+struct Holder {
+    id: ServiceId,
+    /// Those of its real servers in the order of its list; [`RealId::NONE`] where there was none to give.
+    list: Vec<RealId>,
+    /// Removed ones included.
+    slots: BTreeMap<ServerKey, Slot>,
+}
+
 /// The numbers given out.
 #[derive(Clone, Debug)]
 pub struct Ids {
-    services: BTreeMap<ServiceKey, ServiceId>,
-    slots: BTreeMap<(ServiceKey, ServerKey), Slot>,
-    removed: usize,
+    services: BTreeMap<ServiceKey, Holder>,
+    /// By [`RealId`]: whose it is.
+    owners: Vec<Option<(ServiceKey, ServerKey)>>,
+    /// Real servers that were removed and have a slot.
+    removed: BTreeSet<(ServiceKey, ServerKey)>,
+    /// Services that were removed and have a number.
+    leaving: BTreeSet<ServiceKey>,
     service_numbers: Numbers,
     real_numbers: Numbers,
 }
@@ -82,6 +96,8 @@ pub struct Changes {
     pub removed: Vec<RealId>,
     /// Removed ones that were added again.
     pub back: Vec<RealId>,
+    /// All slots of which something may be different, those above included.
+    pub touched: Vec<RealId>,
 }
 
 impl Ids {
@@ -89,8 +105,9 @@ impl Ids {
     pub fn new(services: u32, reals: u32) -> Self {
         Self {
             services: BTreeMap::new(),
-            slots: BTreeMap::new(),
-            removed: 0,
+            owners: Vec::new(),
+            removed: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             service_numbers: Numbers::new(services),
             real_numbers: Numbers::new(reals),
         }
@@ -98,40 +115,48 @@ impl Ids {
 
     /// A service's number.
     pub fn service(&self, key: &ServiceKey) -> Option<ServiceId> {
-        self.services.get(key).copied()
+        self.services.get(key).map(|h| h.id)
+    }
+    /// A real server's slot, also while it is removed.
+    pub fn slot(&self, service: &ServiceKey, server: &ServerKey) -> Option<&Slot> {
+        self.services.get(service)?.slots.get(server)
     }
     /// A real server's number, also while it is removed.
     pub fn real(&self, service: &ServiceKey, server: &ServerKey) -> Option<RealId> {
-        self.slots.get(&(*service, *server)).map(|s| s.id)
+        self.slot(service, server).map(|s| s.id)
+    }
+    /// Whose a number is.
+    pub fn owner(&self, id: RealId) -> Option<(ServiceKey, ServerKey)> {
+        *self.owners.get(id.index())?
+    }
+    /// The numbers of a service's real servers in the order of its list; [`RealId::NONE`] for one that has none.
+    pub fn list(&self, service: &ServiceKey) -> &[RealId] {
+        self.services.get(service).map_or(&[], |h| &h.list)
     }
     /// All slots of one service.
     pub fn slots_of(&self, service: ServiceKey) -> impl Iterator<Item = (&ServerKey, &Slot)> {
-        let first = (service, ServerKey { ip: [0; 4].into(), port: 0 });
-        self.slots.range(first..).take_while(move |((s, _), _)| *s == service).map(|((_, r), slot)| (r, slot))
+        self.services.get(&service).into_iter().flat_map(|h| h.slots.iter())
     }
     /// All slots.
     pub fn slots(&self) -> impl Iterator<Item = (&ServiceKey, &ServerKey, &Slot)> {
-        self.slots.iter().map(|((s, r), slot)| (s, r, slot))
+        self.services.iter().flat_map(|(s, h)| h.slots.iter().map(move |(r, slot)| (s, r, slot)))
     }
     /// How many removed servers still have a slot.
     pub fn removed(&self) -> usize {
-        self.removed
+        self.removed.len()
     }
     /// One more than the highest number ever given to a real server.
     pub fn reals_used(&self) -> u32 {
         self.real_numbers.next
     }
 
-    /// Whether all of `after` can have numbers. To be asked before anything is changed;
-    /// what is the same as in `before` has them.
-    pub fn check(&self, before: &Services, after: &Services) -> Result<(), Error> {
+    /// Whether all that `changes` add can have numbers; `after` is what they lead to. To be asked before
+    /// anything is changed.
+    pub fn check(&self, changes: &[ServiceChange], after: &Services) -> Result<(), Error> {
         let (mut services, mut reals) = (0, 0);
-        for s in after.iter() {
-            if before.get(&s.address).is_ok_and(|old| std::sync::Arc::ptr_eq(old, s)) {
-                continue;
-            }
-            services += usize::from(!self.services.contains_key(&s.address));
-            reals += s.servers.iter().filter(|r| !self.slots.contains_key(&(s.address, r.address))).count();
+        for c in changes.iter().filter(|c| c.after.is_some()) {
+            services += usize::from(!self.services.contains_key(&c.key));
+            reals += c.list().after.iter().filter(|r| self.slot(&c.key, &r.address).is_none()).count();
         }
         let full = |what: &str, held: usize| {
             let m = format!("no number is free for another {what}: {held} removed ones still have flows");
@@ -141,82 +166,107 @@ impl Ids {
             return full("service", self.services.len().saturating_sub(after.len()));
         }
         if reals > self.real_numbers.available() {
-            return full("real server", self.removed);
+            return full("real server", self.removed.len());
         }
         Ok(())
     }
 
-    /// Goes from `before` to `after`; `generation` is that of the snapshot to come.
-    /// [`Ids::check`] has said that there is room; what has none all the same gets no number.
-    pub fn update(&mut self, before: &Services, after: &Services, generation: u64) -> Changes {
+    /// Follows changes; `generation` is that of the snapshot to come. [`Ids::check`] has said that there is
+    /// room; what has none all the same gets no number.
+    pub fn update(&mut self, all: &[ServiceChange], generation: u64) -> Changes {
         let mut changes = Changes::default();
-        for old in before.iter() {
-            let now = after.get(&old.address).ok();
-            if now.is_some_and(|n| std::sync::Arc::ptr_eq(n, old)) {
-                continue;
+        for c in all {
+            if let Some(old) = &c.before {
+                self.remove_missing(old, c, generation, &mut changes);
             }
-            self.remove_missing(old, now.map(|n| &**n), generation, &mut changes);
+            if c.after.is_none()
+                && let Some(holder) = self.services.get_mut(&c.key)
+            {
+                holder.list.clear();
+                self.leaving.insert(c.key);
+            }
         }
-        for new in after.iter() {
-            if before.get(&new.address).is_ok_and(|old| std::sync::Arc::ptr_eq(old, new)) {
-                continue;
+        for c in all.iter().filter(|c| c.after.is_some()) {
+            self.leaving.remove(&c.key);
+            if c.before.is_none() {
+                changes.new_services.push(c.key);
             }
-            if !before.contains(&new.address) {
-                changes.new_services.push(new.address);
-            }
-            if !self.services.contains_key(&new.address)
+            if !self.services.contains_key(&c.key)
                 && let Some(n) = self.service_numbers.take()
             {
-                self.services.insert(new.address, ServiceId(n));
+                self.services.insert(c.key, Holder { id: ServiceId(n), list: Vec::new(), slots: BTreeMap::new() });
             }
-            for r in &new.servers {
-                let is_new = before.get(&new.address).is_ok_and(|old| old.server(&r.address).is_none());
-                self.add(new.address, r, is_new, &mut changes);
-            }
+            self.list_anew(c, &mut changes);
         }
         changes
     }
 
-    fn add(&mut self, service: ServiceKey, server: &RealServer, is_new: bool, changes: &mut Changes) {
-        match self.slots.get_mut(&(service, server.address)) {
+    /// Gives numbers to what is new in a service's list.
+    fn list_anew(&mut self, c: &ServiceChange, changes: &mut Changes) {
+        let Some(mut holder) = self.services.remove(&c.key) else { return };
+        let mut list = c.list();
+        if let Some(after) = c.after.as_ref().filter(|_| holder.list.len() != list.at + list.before.len() + list.kept) {
+            // It had no number before, so that all of it is new here.
+            holder.list.clear();
+            list = ListChange { at: 0, before: &[], after: &after.servers, kept: 0 };
+        }
+        // Only a service that was there can have had the server before.
+        let old: BTreeSet<ServerKey> = list.before.iter().map(|r| r.address).collect();
+        let mut numbers = Vec::with_capacity(list.after.len());
+        for r in list.after {
+            let is_new = c.before.is_some() && !old.contains(&r.address);
+            numbers.push(self.add(c.key, &mut holder, r, is_new, changes).unwrap_or(RealId::NONE));
+        }
+        holder.list.splice(list.at..list.at + list.before.len(), numbers);
+        self.services.insert(c.key, holder);
+    }
+
+    fn add(
+        &mut self,
+        service: ServiceKey,
+        holder: &mut Holder,
+        server: &RealServer,
+        is_new: bool,
+        changes: &mut Changes,
+    ) -> Option<RealId> {
+        let id = match holder.slots.get_mut(&server.address) {
             Some(slot) => {
                 let back = slot.removed.take().is_some();
-                self.removed -= usize::from(back);
                 if back {
+                    self.removed.remove(&(service, server.address));
                     changes.back.push(slot.id);
                 }
                 if back || is_new || server.weight > 0 {
                     slot.last_weight = server.weight;
                 }
+                slot.id
             }
             None => {
-                if let Some(n) = self.real_numbers.take() {
-                    let slot = Slot { id: RealId(n), last_weight: server.weight, removed: None };
-                    self.slots.insert((service, server.address), slot);
-                    changes.new_slots.push((service, RealId(n)));
-                }
+                let id = RealId(self.real_numbers.take()?);
+                holder.slots.insert(server.address, Slot { id, last_weight: server.weight, removed: None });
+                self.owners.resize(self.owners.len().max(id.index() + 1), None);
+                self.owners[id.index()] = Some((service, server.address));
+                changes.new_slots.push((service, id));
+                id
             }
-        }
+        };
+        changes.touched.push(id);
+        Some(id)
     }
 
-    fn remove_missing(
-        &mut self,
-        old: &crate::model::Service,
-        now: Option<&crate::model::Service>,
-        generation: u64,
-        changes: &mut Changes,
-    ) {
-        // The scheduler's list is the newest first, so the one before is the next newer.
-        for (n, r) in old.servers.iter().enumerate() {
-            if now.is_some_and(|now| now.server(&r.address).is_some()) {
-                continue;
-            }
-            let newer = old.servers.get(n + 1).and_then(|p| self.real(&old.address, &p.address));
-            if let Some(slot) = self.slots.get_mut(&(old.address, r.address)) {
+    fn remove_missing(&mut self, old: &Service, c: &ServiceChange, generation: u64, changes: &mut Changes) {
+        let Some(holder) = self.services.get_mut(&c.key) else { return };
+        let list = c.list();
+        let kept: BTreeSet<ServerKey> = list.after.iter().map(|r| r.address).collect();
+        for (n, r) in list.before.iter().enumerate().filter(|(_, r)| !kept.contains(&r.address)) {
+            // The scheduler's list is the newest first, so the one before is the next newer.
+            let newer = old.servers.get(list.at + n + 1).and_then(|p| holder.slots.get(&p.address)).map(|s| s.id);
+            if let Some(slot) = holder.slots.get_mut(&r.address) {
                 let predecessor = newer.unwrap_or(RealId::NONE);
                 slot.removed = Some(Removed { server: r.clone(), predecessor, generation, idle_since: None });
-                self.removed += 1;
+                self.removed.insert((c.key, r.address));
                 changes.removed.push(slot.id);
+                changes.touched.push(slot.id);
             }
         }
     }
@@ -226,47 +276,42 @@ impl Ids {
     /// Returns the slots that are free now.
     pub fn release(
         &mut self,
-        services: &Services,
         adopted: u64,
         now: u64,
         in_use: impl Fn(RealId) -> bool,
-    ) -> Vec<(ServiceKey, RealId)> {
+    ) -> Vec<(ServiceKey, ServerKey, RealId)> {
         let mut gone = Vec::new();
-        if self.removed > 0 {
-            for ((service, server), slot) in &mut self.slots {
-                let Some(removed) = &mut slot.removed else { continue };
-                if removed.generation > adopted || in_use(slot.id) {
-                    removed.idle_since = None;
-                    continue;
-                }
-                let since = *removed.idle_since.get_or_insert(now);
-                if now.saturating_sub(since) >= LINGER_MS {
-                    gone.push((*service, *server, slot.id));
-                }
+        for (service, server) in &self.removed {
+            let slot = self.services.get_mut(service).and_then(|h| h.slots.get_mut(server));
+            let Some((id, removed)) = slot.and_then(|s| Some((s.id, s.removed.as_mut()?))) else { continue };
+            if removed.generation > adopted || in_use(id) {
+                removed.idle_since = None;
+                continue;
+            }
+            let since = *removed.idle_since.get_or_insert(now);
+            if now.saturating_sub(since) >= LINGER_MS {
+                gone.push((*service, *server, id));
             }
         }
         for (service, server, id) in &gone {
-            self.slots.remove(&(*service, *server));
+            if let Some(holder) = self.services.get_mut(service) {
+                holder.slots.remove(server);
+            }
+            self.owners[id.index()] = None;
             self.real_numbers.free.push_back(id.0);
-            self.removed -= 1;
+            self.removed.remove(&(*service, *server));
         }
-        self.release_services(services);
-        gone.into_iter().map(|(service, _, id)| (service, id)).collect()
+        self.release_services();
+        gone
     }
 
-    fn release_services(&mut self, services: &Services) {
-        if self.services.len() == services.len() {
-            return;
-        }
-        let unused: Vec<ServiceKey> = self
-            .services
-            .keys()
-            .filter(|k| !services.contains(k) && self.slots_of(**k).next().is_none())
-            .copied()
-            .collect();
-        for key in unused {
-            if let Some(id) = self.services.remove(&key) {
-                self.service_numbers.free.push_back(id.0);
+    fn release_services(&mut self) {
+        let services = &self.services;
+        let unused = |k: &ServiceKey| services.get(k).is_none_or(|h| h.slots.is_empty());
+        for key in self.leaving.iter().copied().filter(unused).collect::<Vec<_>>() {
+            self.leaving.remove(&key);
+            if let Some(holder) = self.services.remove(&key) {
+                self.service_numbers.free.push_back(holder.id.0);
             }
         }
     }

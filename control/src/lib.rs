@@ -20,6 +20,8 @@ pub mod state;
 
 pub mod topology;
 
+pub mod vips;
+
 pub mod engine;
 
 pub mod api;

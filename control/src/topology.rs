@@ -85,13 +85,10 @@ impl Topology {
 
     /// The connected network that `ip` is in, longest prefix first, with the own address in it.
     pub fn connected(&self, ip: Ip) -> Option<(IfaceId, Ip, u8)> {
-        let of = |(id, i): (IfaceId, &'_ Interface)| {
-            let addresses = i.spec.addresses.iter();
-            let inside = addresses.filter(|(a, len)| a.is_v4() == ip.is_v4() && a.masked(*len) == ip.masked(*len));
-            inside.map(move |(a, len)| (id, *a, *len)).collect::<Vec<_>>()
-        };
+        let all = self.iter().flat_map(|(id, i)| i.spec.addresses.iter().map(move |(a, len)| (id, *a, *len)));
+        let inside = all.filter(|(_, a, len)| a.is_v4() == ip.is_v4() && a.masked(*len) == ip.masked(*len));
         // Among equals the first interface wins, as in the dataplane.
-        self.iter().flat_map(of).reduce(|best, x| if x.2 > best.2 { x } else { best })
+        inside.reduce(|best, x| if x.2 > best.2 { x } else { best })
     }
 
     /// Longest-prefix match over connected networks and static routes.

@@ -1,10 +1,10 @@
-//! Changes: a copy of the model is changed, checked, written down, and then used.
+//! Changes: the model is changed, checked, written down, and then used; or all is taken back.
 
 use super::core::Engine;
 use super::report::Accepted;
 use super::request::{Change, Operation};
 use crate::config;
-use crate::model::{Error, ErrorCode, NewService, Services};
+use crate::model::{Draft, Error, ErrorCode, NewService, ServiceChange, Services};
 use crate::state::{SetTimeouts, TimeoutChange, fingerprint};
 use crate::topology::Topology;
 
@@ -13,6 +13,13 @@ const MOST_OPERATIONS: usize = 200_000;
 /// Longest time-out, seconds.
 const MOST_SECONDS: u32 = 24 * 24 * 3600;
 
+/// Changes that were checked and written down, to be used.
+struct Made {
+    changes: Vec<ServiceChange>,
+    timeouts: Option<TimeoutChange>,
+    notes: Vec<String>,
+}
+
 impl Engine {
     /// Makes a list of changes, all or none.
     pub(super) fn change(&mut self, change: &Change, now: u64) -> Result<Accepted, Error> {
@@ -20,19 +27,21 @@ impl Engine {
             let m = format!("{} operations in one request", change.operations.len());
             return Err(Error::invalid("operations", m).remedy(format!("send at most {MOST_OPERATIONS} at a time")));
         }
-        let mut services = self.services.clone();
-        let mut timeouts = self.timeouts;
-        let mut notes = Vec::new();
-        for (n, operation) in change.operations.iter().enumerate() {
-            self.operate(operation, &mut services, &mut timeouts).map_err(|e| Error { operation: Some(n), ..e })?;
-            self.note(operation, &mut notes);
-        }
-        if services != self.services || timeouts != self.timeouts {
-            self.ids.check(&self.services, &services)?;
-            self.persist(&services, timeouts)?;
+        let mut draft = Draft::new(std::mem::take(&mut self.services));
+        let Made { changes, timeouts, notes } = match self.make(&change.operations, &mut draft) {
+            Ok(made) => made,
+            Err(e) => {
+                self.services = draft.take_back();
+                return Err(e);
+            }
+        };
+        let services = draft.keep();
+        if !changes.is_empty() || timeouts != self.timeouts {
             self.timeouts = timeouts;
             self.services_from = if self.state.is_some() { "state" } else { self.services_from };
-            self.go_over_to(services, now);
+            self.go_over_to(services, &changes, false, now);
+        } else {
+            self.services = services;
         }
         for operation in &change.operations {
             if let Operation::Zero { service } = operation {
@@ -42,30 +51,45 @@ impl Engine {
         Ok(self.accepted(notes))
     }
 
+    /// Makes the changes in a draft, and writes down what they lead to.
+    fn make(&self, operations: &[Operation], draft: &mut Draft) -> Result<Made, Error> {
+        let (mut timeouts, mut notes) = (self.timeouts, Vec::new());
+        for (n, operation) in operations.iter().enumerate() {
+            self.operate(operation, draft, &mut timeouts).map_err(|e| Error { operation: Some(n), ..e })?;
+            self.note(operation, &mut notes);
+        }
+        let changes = draft.changes();
+        if !changes.is_empty() || timeouts != self.timeouts {
+            self.ids.check(&changes, draft.services())?;
+            self.persist(draft.services(), timeouts)?;
+        }
+        Ok(Made { changes, timeouts, notes })
+    }
+
     fn operate(
         &self,
         operation: &Operation,
-        services: &mut Services,
+        draft: &mut Draft,
         timeouts: &mut Option<TimeoutChange>,
     ) -> Result<(), Error> {
         let limits = &self.config.limits;
         match operation {
-            Operation::AddService { service } => services.add(service, limits),
-            Operation::PutService { service } => services.replace(service, limits),
-            Operation::SetService { address, set } => services.set(address, set, limits),
-            Operation::DeleteService { address } => services.delete(address),
-            Operation::AddServer { service, server } => services.add_server(service, server, limits),
-            Operation::SetServer { service, address, set } => services.set_server(service, address, set),
-            Operation::DeleteServer { service, address } => services.delete_server(service, address),
+            Operation::AddService { service } => draft.touch(&service.address).add(service, limits),
+            Operation::PutService { service } => draft.touch(&service.address).replace(service, limits),
+            Operation::SetService { address, set } => draft.touch(address).set(address, set, limits),
+            Operation::DeleteService { address } => draft.touch(address).delete(address),
+            Operation::AddServer { service, server } => draft.touch(service).add_server(service, server, limits),
+            Operation::SetServer { service, address, set } => draft.touch(service).set_server(service, address, set),
+            Operation::DeleteServer { service, address } => draft.touch(service).delete_server(service, address),
             Operation::Flush => {
-                services.flush();
+                draft.flush();
                 Ok(())
             }
             Operation::SetTimeouts { tcp_s, tcp_fin_s, udp_s } => {
                 *timeouts = self.set_timeouts(*timeouts, [*tcp_s, *tcp_fin_s, *udp_s])?;
                 Ok(())
             }
-            Operation::Zero { service } => service.as_ref().map_or(Ok(()), |key| services.get(key).map(|_| ())),
+            Operation::Zero { service } => service.as_ref().map_or(Ok(()), |key| draft.services().get(key).map(|_| ())),
         }
     }
 
@@ -130,7 +154,8 @@ impl Engine {
         let base = fingerprint(&next.services);
         let services = if base == self.base { self.services.clone() } else { next.services.clone() };
         self.fits(&services)?;
-        self.ids.check(&self.services, &services)?;
+        let all = self.services.changes_to(&services);
+        self.ids.check(&all, &services)?;
         if base != self.base {
             let replaced = self.services.clone();
             let before = std::mem::replace(&mut self.base, base);
@@ -150,7 +175,7 @@ impl Engine {
         let devices = std::mem::take(&mut self.topology.devices);
         self.topology = Topology { devices, ..Topology::new(&self.config, &self.macs) };
         self.needs_restart.clone_from(&waits);
-        self.go_over_to(services, now);
+        self.go_over_to(services, &all, true, now);
         for w in self.config.warnings.clone() {
             self.warn(w);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dataplane::flow::state::State as FlowState;
 use dataplane::link::{Command, WorkerLink};
-use dataplane::snapshot::{GonePolicy, IfaceId, Settings, Snapshot};
+use dataplane::snapshot::{GonePolicy, Settings};
 use dataplane::units::{Ip, Mac, RealId};
 
 use super::flows::Listings;
@@ -13,11 +13,11 @@ use super::report::{Accepted, PortFacts};
 use super::request::{Reply, Request, Response};
 use super::run::{Progress, Ticket};
 use super::statistics::Statistics;
-use crate::compile::{self, Input};
+use super::tables::Tables;
 use crate::config::Config;
 use crate::ids::Ids;
-use crate::model::{Error, ErrorCode, Services};
-use crate::neighbour::{Neighbours, Role};
+use crate::model::{Error, ErrorCode, ServiceChange, Services};
+use crate::neighbour::Neighbours;
 use crate::state::{SetTimeouts, State, StateError, StateFile, TimeoutChange, differences, fingerprint};
 use crate::topology::Topology;
 
@@ -82,6 +82,7 @@ pub struct Engine {
     pub(super) build: BTreeMap<String, String>,
     pub(super) ids: Ids,
     pub(super) neighbours: Neighbours,
+    pub(super) tables: Tables,
     pub(super) statistics: Statistics,
     pub(super) state: Option<StateFile>,
     pub(super) generation: u64,
@@ -93,8 +94,6 @@ pub struct Engine {
     pub(super) listings: Listings,
     pub(super) waiting: Vec<Waiting>,
     tickets: u64,
-    /// The workers must be told, with the next tick.
-    pub(super) dirty: bool,
     pub(super) released_at: u64,
     /// Connections that found no local port of full NAT, when last looked at, and when.
     pub(super) pool_empty: (u64, u64),
@@ -119,6 +118,7 @@ impl Engine {
             timeouts: None,
             ids: Ids::new(config.limits.service_slots(), config.limits.real_slots()),
             neighbours: Neighbours::new(config.limits.max_neighbours, announce),
+            tables: Tables::default(),
             statistics: Statistics::new(links.clone(), now),
             state: config.state_file.clone().map(StateFile::new),
             warnings: config.warnings.clone(),
@@ -134,13 +134,13 @@ impl Engine {
             listings: Listings::default(),
             waiting: Vec::new(),
             tickets: 0,
-            dirty: false,
             released_at: now,
             pool_empty: (0, now),
         };
         let services = engine.starting_services()?;
-        engine.ids.check(&engine.services, &services).map_err(EngineError::Model)?;
-        engine.go_over_to(services, now);
+        let all = engine.services.changes_to(&services);
+        engine.ids.check(&all, &services).map_err(EngineError::Model)?;
+        engine.go_over_to(services, &all, true, now);
         Ok(engine)
     }
 
@@ -208,9 +208,10 @@ impl Engine {
         s
     }
 
-    /// Makes `services` the running ones and tells the workers.
-    pub(super) fn go_over_to(&mut self, services: Services, now: u64) {
-        let changes = self.ids.update(&self.services, &services, self.generation + 1);
+    /// Goes over to the services, which `all` led to, and tells the workers. With `anew` more may have changed
+    /// than services.
+    pub(super) fn go_over_to(&mut self, services: Services, all: &[ServiceChange], anew: bool, now: u64) {
+        let changes = self.ids.update(all, self.generation + 1);
         for key in &changes.new_services {
             self.statistics.forget_service(key);
             let slots: Vec<RealId> = self.ids.slots_of(*key).map(|(_, s)| s.id).collect();
@@ -222,69 +223,16 @@ impl Engine {
         changes.removed.iter().for_each(|id| self.statistics.freeze(*id));
         changes.back.iter().for_each(|id| self.statistics.thaw(*id));
         self.services = services;
-        self.rebuild(now);
+        if anew {
+            self.rebuild(now);
+        } else {
+            self.follow(all, &changes, now);
+        }
         if !changes.removed.is_empty() && self.config.settings.gone == GonePolicy::Reset {
             // A worker that has no room for this ends the flows as their packets come.
             for link in &self.links {
                 let _ = link.commands.push(Command::FlushGone);
             }
-        }
-    }
-
-    /// Works out which neighbours and VIPs there are, and publishes.
-    pub(super) fn rebuild(&mut self, now: u64) {
-        let mut wanted: BTreeMap<(IfaceId, Ip), (Role, Option<Mac>)> = BTreeMap::new();
-        let mut add = |key: (IfaceId, Ip), role: Role, mac: Option<Mac>| {
-            let e = wanted.entry(key).or_insert((role, mac));
-            if role > e.0 {
-                *e = (role, mac);
-            }
-        };
-        let vips = compile::vips(&self.config.vips, &self.services);
-        let live = self.services.iter().flat_map(|s| s.servers.iter().map(|r| r.address.ip));
-        let removed = self.ids.slots().filter(|(.., slot)| slot.removed.is_some()).map(|(_, r, _)| r.ip);
-        for ip in live.chain(removed).map(Ip::from) {
-            // Nobody is asked for an address of our own.
-            let own = self.topology.owns(ip) || vips.binary_search_by_key(&ip, |(vip, _)| *vip).is_ok();
-            if let Some(way) = self.topology.way(ip).filter(|_| !own) {
-                add((way.iface, way.next_hop), if way.gateway { Role::Gateway } else { Role::Server }, None);
-            }
-        }
-        for way in self.topology.routes.iter().filter_map(|r| self.topology.gateway(r)) {
-            add((way.iface, way.next_hop), Role::Gateway, None);
-        }
-        for n in &self.config.neighbours {
-            let on = |i: &crate::topology::Interface| (usize::from(i.spec.port.0), i.spec.vlan) == (n.port, n.vlan);
-            if let Some((id, _)) = self.topology.iter().find(|(_, i)| on(i)) {
-                add((id, Ip::from(n.address)), Role::Static, Some(n.mac));
-            }
-        }
-        self.neighbours.require(&wanted, now);
-        let hosts = vips.iter().filter(|(ip, len)| *len == if ip.is_v4() { 32 } else { 128 }).map(|(ip, _)| *ip);
-        let own = self.topology.interfaces.iter().flat_map(|i| i.spec.addresses.iter().map(|(a, _)| *a));
-        let pool = self.config.settings.full_nat.addresses.iter().copied();
-        self.neighbours.announce(hosts.chain(own).chain(pool), now);
-        self.publish();
-    }
-
-    /// Compiles a snapshot and gives it to every worker.
-    pub(super) fn publish(&mut self) {
-        self.dirty = false;
-        self.neighbours.take_changed();
-        self.generation += 1;
-        let spec = compile::compile(&Input {
-            generation: self.generation,
-            settings: &self.settings(),
-            topology: &self.topology,
-            vips: &self.config.vips,
-            services: &self.services,
-            ids: &self.ids,
-            next_hops: &self.neighbours.next_hops(),
-            path_mtus: &self.path_mtus,
-        });
-        let snapshot = Arc::new(Snapshot::compile(&spec));
-        for link in &self.links {
-            link.publish(snapshot.clone());
         }
     }
 

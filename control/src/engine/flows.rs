@@ -1,13 +1,12 @@
 //! Listing flows: page by page, worker by worker, in slices that each worker does between bursts.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::flow::record::{FlowRecord, flags};
 use dataplane::flow::state::State;
 use dataplane::link::{Answer, Command, FlowFilter, WorkerLink};
-use dataplane::units::{Be16, Ip, Protocol, RealId, Tick};
+use dataplane::units::{Be16, Ip, Protocol, Tick};
 
 use super::report::{FlowPage, FlowView};
 use super::request::{FlowQuery, Reply, Response};
@@ -183,14 +182,10 @@ struct Row {
 }
 
 fn view(rows: &[Row], services: &Services, ids: &Ids) -> Vec<FlowView> {
-    if rows.is_empty() {
-        return Vec::new();
-    }
-    let known: HashMap<RealId, (&ServiceKey, &ServerKey)> = ids.slots().map(|(s, r, slot)| (slot.id, (s, r))).collect();
-    rows.iter().map(|r| row(r, known.get(&r.record.real).copied(), services)).collect()
+    rows.iter().map(|r| row(r, ids.owner(r.record.real), services)).collect()
 }
 
-fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) -> FlowView {
+fn row(row: &Row, real: Option<(ServiceKey, ServerKey)>, services: &Services) -> FlowView {
     let r = &row.record;
     let template = r.flags & flags::TEMPLATE != 0;
     let state = match State::from_number(r.state) {
@@ -206,7 +201,7 @@ fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) 
             0 => s.port,
             port => port,
         };
-        ServerKey { port, ..*s }
+        ServerKey { port, ..s }
     });
     FlowView {
         protocol: Protocol::from_number(r.proto).map_or_else(|| r.proto.to_string(), |p| protocol_name(p).into()),
@@ -215,7 +210,7 @@ fn row(row: &Row, real: Option<(&ServiceKey, &ServerKey)>, services: &Services) 
         vip: if template && r.proto == 0 { mark(r) } else { r.vip.ip().to_std() },
         vip_port: r.vport.get(),
         server,
-        service: real.map(|(s, _)| *s).filter(|s| services.contains(s)),
+        service: real.map(|(s, _)| s).filter(|s| services.contains(s)),
         state: state.into(),
         mode: mode(r.flags & flags::MODE_MASK).into(),
         expires_ms: r.deadline.ms_left(row.now),

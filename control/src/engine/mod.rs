@@ -15,6 +15,7 @@ mod request;
 mod run;
 mod running;
 mod statistics;
+mod tables;
 mod tick;
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use crate::config;
 use crate::model::*;
 use crate::state::StateFile;
 
+mod tables;
+
 const FILE: &str = "[[port]]\nname = \"cli\"\ndevice = \"a\"\naddresses = [\"10.3.0.1/24\"]\n\
     [[port]]\nname = \"srv\"\ndevice = \"b\"\naddresses = [\"10.2.0.254/24\"]\n\
     [[service]]\naddress = \"tcp:10.9.0.1:80\"\nscheduler = \"rr\"\n\

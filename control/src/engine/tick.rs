@@ -34,7 +34,7 @@ impl Engine {
             self.released_at = now;
             self.release(now);
         }
-        if self.neighbours.take_changed() || self.dirty {
+        if self.neighbours.has_changed() || self.tables.is_dirty() {
             self.publish();
         }
         self.links.iter().for_each(|l| l.reclaim());
@@ -110,7 +110,9 @@ impl Engine {
         // Nothing smaller is worth believing (RFC 1191 section 3; RFC 8200 section 5).
         let mtu = mtu.max(if ip.is_v4() { 576 } else { 1280 });
         self.path_mtu_until.insert(ip, now + PATH_MTU_MS);
-        self.dirty |= self.path_mtus.insert(ip, mtu) != Some(mtu);
+        if self.path_mtus.insert(ip, mtu) != Some(mtu) {
+            self.tables.touch(ip);
+        }
     }
 
     fn age_path_mtus(&mut self, now: u64) {
@@ -121,7 +123,7 @@ impl Engine {
         for ip in over {
             self.path_mtu_until.remove(&ip);
             self.path_mtus.remove(&ip);
-            self.dirty = true;
+            self.tables.touch(ip);
         }
     }
 
@@ -139,15 +141,15 @@ impl Engine {
     fn release(&mut self, now: u64) {
         let adopted = self.adopted();
         let links = self.links.clone();
-        let freed = self.ids.release(&self.services, adopted, now, |id| Self::in_use(&links, id));
-        for (service, id) in &freed {
+        let freed = self.ids.release(adopted, now, |id| Self::in_use(&links, id));
+        for (service, _, id) in &freed {
             self.statistics.retire(*service, *id);
             if !self.services.contains(service) {
                 self.statistics.forget_service(service);
             }
         }
         if !freed.is_empty() {
-            self.rebuild(now);
+            self.forget(freed.into_iter().map(|(_, server, id)| (Ip::from(server.ip), id)), now);
         }
     }
 }

@@ -3,12 +3,14 @@
 //! Everything here is validated once, at the edge; what comes later relies on it. The
 //! types are those of the API and of the state file, so their comments are read by users.
 
+mod draft;
 mod key;
 mod network;
 mod server;
 mod service;
 mod set;
 
+pub use draft::{Draft, ListChange, ServiceChange};
 pub use key::{ParseError, ServerKey, ServiceKey, protocol_name};
 pub use network::{MarkRule, Network};
 pub use server::{ForwardingMode, GueChecksum, NewServer, RealServer, ServerPatch, Tunnel};

@@ -136,7 +136,7 @@ impl Persistence {
 }
 
 /// A virtual service with its real servers.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// What names it: `tcp:10.9.0.1:80`, or `fwm:7` for a firewall mark.

@@ -45,8 +45,8 @@ impl Limits {
 /// The services by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Services {
-    map: BTreeMap<ServiceKey, Arc<Service>>,
-    servers: usize,
+    pub(super) map: BTreeMap<ServiceKey, Arc<Service>>,
+    pub(super) servers: usize,
 }
 
 impl Services {

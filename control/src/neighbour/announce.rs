@@ -1,5 +1,6 @@
 //! Telling the networks where the VIPs are: gratuitous ARP and unsolicited advertisements.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use dataplane::link::InjectFrame;
@@ -48,6 +49,24 @@ impl Announcements {
             self.known.insert(ip, entry);
         }
         self.pending = self.known.values().filter(|a| a.done < AFTER_MS.len()).count();
+    }
+
+    pub fn add(&mut self, ip: Ip, now: u64) {
+        if let Entry::Vacant(e) = self.known.entry(ip) {
+            e.insert(Announced { since: now, done: 0, iface: 0 });
+            self.pending += 1;
+        }
+    }
+
+    pub fn remove(&mut self, ip: Ip) {
+        if let Some(a) = self.known.remove(&ip) {
+            self.pending -= usize::from(a.done < AFTER_MS.len());
+        }
+    }
+
+    #[cfg(test)]
+    pub fn known(&self) -> std::collections::BTreeSet<Ip> {
+        self.known.keys().copied().collect()
     }
 
     pub fn tick(&mut self, topology: &Topology, outbox: &mut VecDeque<InjectFrame>, most: usize, now: u64) {

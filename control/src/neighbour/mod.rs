@@ -92,7 +92,8 @@ pub struct Neighbours {
     next: u32,
     outbox: VecDeque<InjectFrame>,
     announcements: Announcements,
-    changed: bool,
+    /// Those of which the workers must be told something new.
+    changed: BTreeSet<Key>,
 }
 
 impl Neighbours {
@@ -108,7 +109,7 @@ impl Neighbours {
             next: 0,
             outbox: VecDeque::new(),
             announcements: Announcements::new(announce),
-            changed: false,
+            changed: BTreeSet::new(),
         }
     }
 
@@ -126,6 +127,19 @@ impl Neighbours {
         }
     }
 
+    /// Says that a real server is reached by a neighbour, which must be known from now on.
+    pub fn require_server(&mut self, iface: IfaceId, ip: Ip, now: u64) {
+        self.demand((iface.0, ip), Role::Server, None, now);
+    }
+
+    /// Says that none is any more.
+    pub fn release_server(&mut self, iface: IfaceId, ip: Ip) {
+        let key = (iface.0, ip);
+        if self.entries.get(&key).is_some_and(|e| e.role == Role::Server) {
+            self.remove(key);
+        }
+    }
+
     fn demand(&mut self, key: Key, role: Role, mac: Option<Mac>, now: u64) {
         match self.entries.get(&key) {
             Some(e) if e.role == role && (role != Role::Static || e.mac == mac) => return,
@@ -137,7 +151,7 @@ impl Neighbours {
                     e.role = role;
                 }
                 self.clients.retain(|k| *k != key);
-                self.changed = true;
+                self.changed.insert(key);
                 return;
             }
             Some(_) => self.remove(key),
@@ -164,7 +178,9 @@ impl Neighbours {
             self.clients.push_back(key);
             self.incomplete_clients += usize::from(mac.is_none());
         }
-        self.changed |= role != Role::Client || mac.is_some();
+        if role != Role::Client || mac.is_some() {
+            self.changed.insert(key);
+        }
         self.entries.insert(key, entry);
     }
 
@@ -176,7 +192,9 @@ impl Neighbours {
             self.clients.retain(|k| *k != key);
             self.incomplete_clients -= usize::from(e.mac.is_none());
         }
-        self.changed |= e.role != Role::Client || e.mac.is_some();
+        if e.role != Role::Client || e.mac.is_some() {
+            self.changed.insert(key);
+        }
     }
 
     fn schedule(&mut self, key: Key, due: Option<u64>) {
@@ -223,7 +241,7 @@ impl Neighbours {
         if moved {
             self.incomplete_clients -= usize::from(e.role == Role::Client && e.mac.is_none());
             e.mac = Some(mac);
-            self.changed = true;
+            self.changed.insert(key);
         }
         if solicited {
             e.state = NeighbourState::Reachable;
@@ -304,8 +322,9 @@ impl Neighbours {
             if e.role == Role::Client {
                 return self.remove(key);
             }
-            self.changed |= e.mac.is_some();
-            e.mac = None;
+            if e.mac.take().is_some() {
+                self.changed.insert(key);
+            }
             e.state = NeighbourState::Failed;
             return self.schedule(key, Some(now + PAUSE_MS));
         }
@@ -332,6 +351,22 @@ impl Neighbours {
         self.announcements.set(addresses, now);
     }
 
+    /// One more address to announce, at once and a few times more.
+    pub fn announce_also(&mut self, ip: Ip, now: u64) {
+        self.announcements.add(ip, now);
+    }
+
+    /// One that is not announced any more.
+    pub fn announce_no_more(&mut self, ip: Ip) {
+        self.announcements.remove(ip);
+    }
+
+    /// The addresses that are announced.
+    #[cfg(test)]
+    pub fn announced(&self) -> BTreeSet<Ip> {
+        self.announcements.known()
+    }
+
     /// The next frame to send.
     pub fn next_frame(&mut self) -> Option<InjectFrame> {
         self.outbox.pop_front()
@@ -341,15 +376,32 @@ impl Neighbours {
         self.outbox.push_front(frame);
     }
 
-    /// Whether the workers must be told of a change; asking resets it.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    /// Whether the workers must be told of a change.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The neighbours of which they must be told; asking resets it.
+    pub fn take_changed(&mut self) -> Vec<(IfaceId, Ip)> {
+        std::mem::take(&mut self.changed).into_iter().map(|(iface, ip)| (IfaceId(iface), ip)).collect()
     }
 
     /// What the workers are told: all that must be known, and the clients that are.
     pub fn next_hops(&self) -> Vec<NextHopSpec> {
-        let told = self.entries.iter().filter(|(_, e)| e.role != Role::Client || e.mac.is_some());
-        told.map(|(k, e)| NextHopSpec { id: e.id, iface: IfaceId(k.0), ip: k.1, mac: e.mac }).collect()
+        self.entries.iter().filter_map(|(k, e)| told(k, e)).collect()
+    }
+
+    /// What they are told of one.
+    pub fn next_hop(&self, iface: IfaceId, ip: Ip) -> Option<NextHopSpec> {
+        let key = (iface.0, ip);
+        told(&key, self.entries.get(&key)?)
+    }
+
+    /// Those that must be known, and what for.
+    #[cfg(test)]
+    pub fn required(&self) -> BTreeMap<(IfaceId, Ip), (Role, Option<Mac>)> {
+        let required = self.entries.iter().filter(|(_, e)| e.role != Role::Client);
+        required.map(|(k, e)| ((IfaceId(k.0), k.1), (e.role, e.mac.filter(|_| e.role == Role::Static)))).collect()
     }
 
     /// Whether the Ethernet address of a next hop is known.
@@ -373,4 +425,9 @@ impl Neighbours {
         };
         self.entries.iter().map(row).collect()
     }
+}
+
+fn told(key: &Key, e: &Entry) -> Option<NextHopSpec> {
+    let known = e.role != Role::Client || e.mac.is_some();
+    known.then_some(NextHopSpec { id: e.id, iface: IfaceId(key.0), ip: key.1, mac: e.mac })
 }
