@@ -48,9 +48,9 @@ fn what_cannot_change_live_is_named() {
     let base = "[[port]]\nname = \"a\"\ndevice = \"net_tap0\"\naddresses = [\"10.3.0.1/24\"]\n";
     let old = config::parse("t", base).unwrap();
     let text =
-        base.replace("10.3.0.1", "10.3.0.2") + "mtu = 1400\n[workers]\ncores = [1, 2]\n[settings]\nsloppy_tcp = true\n";
+        base.replace("10.3.0.1", "10.3.0.2") + "mtu = 9000\n[workers]\ncores = [1, 2]\n[settings]\nsloppy_tcp = true\n";
     let (next, waits) = old.reloaded(config::parse("t", &text).unwrap());
-    assert_eq!(waits, ["[workers]", "[[port]]: devices, names, MTUs, queues and VLANs"]);
+    assert_eq!(waits, ["[workers]", "[[port]]: devices, names, higher MTUs, queues and VLANs"]);
     assert_eq!((next.ports, next.workers), (old.ports.clone(), old.workers.clone()));
     assert!(next.settings.sloppy_tcp);
     let (next, waits) = old.reloaded(config::parse("t", &base.replace("10.3.0.1", "10.3.0.2")).unwrap());
