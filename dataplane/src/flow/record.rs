@@ -181,6 +181,13 @@ impl FlowRecord {
         addresses | (u64::from(ports) | flags << 32) | u64::from(proto_state) == 0
     }
 
+    /// Whether the packet is one of this flow's, whatever state that is in and whoever serves it.
+    pub fn has_request(&self, p: &RequestV4) -> bool {
+        let [_, state] = p.proto_state.to_ne_bytes();
+        let steady = Self { state, flags: flags::V4, ..*self };
+        self.flags & (flags::LIVE | flags::TEMPLATE | flags::V4) == flags::LIVE | flags::V4 && steady.is_steady(p)
+    }
+
     /// For a template: for how long a new flow keeps it, milliseconds. It stands where other
     /// records have their checksum differences.
     pub fn template_timeout_ms(&self) -> u32 {

@@ -132,7 +132,9 @@ pub fn fast<I: PacketIo>(
     // Replies are plain packets as well, which belong to no flow as requests.
     let replies = (plain > 0 && s.translates[1]) || (plain6.0 & left.0 != 0 && s.translates[0]);
     if !replies_first && replies && !left.is_empty() {
-        back = answer(s, core, io, burst, (left, len), (mac, steer));
+        let guessed = if plain > 0 { all } else { plain6 };
+        let lanes = Lanes(left.0 & !requests(burst, Lanes(left.0 & guessed.0)).0);
+        back = answer(s, core, io, burst, (lanes, len), (mac, steer));
         answered = back.0.count_ones();
     }
     let to = known.ready.0.count_ones();
@@ -346,11 +348,29 @@ impl<'a> Books<'a> {
 
 /// Looks further for the flow of a packet whose guess was wrong. One in a hundred is, of a large table: for the
 /// general stages, which find nothing prepared, such a packet would be as dear as ten others.
+///
+/// A packet that opens, closes or belongs to a flow by hand has found it already: no other flow is asked for.
 #[cold]
 #[inline(never)]
 fn search(flows: &FlowTable, q: &mut Quick) -> bool {
-    let found = if q.ip_len == 0 { None } else { flows.guess_again(q.hash, |r| r.is_steady(&q.request)) };
-    found.map(|id| q.flow = id).is_some()
+    if q.ip_len == 0 {
+        return false;
+    }
+    if flows.get(q.flow).has_request(&q.request) {
+        q.flow = FlowId::NONE;
+        return false;
+    }
+    flows.guess_again(q.hash, |r| r.is_steady(&q.request)).map(|id| q.flow = id).is_some()
+}
+
+/// Those of `lanes` that were found to be requests, as [`search`] says.
+fn requests<B>(burst: &Burst<B>, lanes: Lanes) -> Lanes {
+    lanes.fold(Lanes(0), |mut found, i| {
+        if burst.quick[i & (BURST - 1)].flow == FlowId::NONE {
+            found.insert(i);
+        }
+        found
+    })
 }
 
 /// Compares records, moves deadlines and counts.

@@ -7,7 +7,7 @@ use super::{Books, Known, Own, Quick, TCP, TCP_STATE, UDP, UDP_STATE, guess_some
 use crate::burst::{Burst, Lanes};
 use crate::flow::hash::FlowHash;
 use crate::flow::record::{FlowRecord, TailFirst, flags};
-use crate::flow::table::FlowTable;
+use crate::flow::table::{FlowId, FlowTable};
 use crate::front::Front;
 use crate::io::{BURST, PacketBuf, PacketIo};
 use crate::snapshot::{Forward, ForwardingMode, Snapshot};
@@ -155,8 +155,15 @@ pub(super) fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut
 #[cold]
 #[inline(never)]
 fn search(flows: &FlowTable, h: &[u8; HEAD], q: &mut Quick) -> bool {
-    let state = q.request.proto_state;
-    flows.guess_again(q.hash, |r| is_steady(r, h, state)).map(|id| q.flow = id).is_some()
+    let proto_state = q.request.proto_state;
+    let [_, state] = proto_state.to_ne_bytes();
+    let guess = flows.get(q.flow);
+    let steady = FlowRecord { state, flags: 0, ..*guess };
+    if guess.flags & (flags::LIVE | flags::TEMPLATE | flags::V4) == flags::LIVE && is_steady(&steady, h, proto_state) {
+        q.flow = FlowId::NONE;
+        return false;
+    }
+    flows.guess_again(q.hash, |r| is_steady(r, h, proto_state)).map(|id| q.flow = id).is_some()
 }
 
 /// Whether the packet is one of this flow's, and the flow one that is served here.
