@@ -251,6 +251,29 @@ fn the_world_may_change_while_a_scenario_runs() {
 }
 
 #[test]
+fn whether_a_service_exists_comes_before_its_scheduler() {
+    let mut lab = Lab::new(&["-A -t 10.9.0.1:80 -s rr", "-A -f 7 -6"]);
+    let unknown = (255, "Scheduler or persistence engine not found\n".to_owned());
+    for (with, option) in
+        [("-t 10.9.0.1:80", "-s nosuch"), ("-f 7 -6", "-s nosuch"), ("-t 10.9.0.1:80", "-p 9 --pe sip")]
+    {
+        assert_eq!(lab.tries(&format!("-A {with} {option}"), ""), (255, "Service already exists\n".into()));
+        assert_eq!(lab.tries(&format!("-E {with} {option}"), ""), unknown);
+    }
+    for with in ["-u 10.9.0.1:80", "-f 7"] {
+        assert_eq!(lab.tries(&format!("-A {with} -s nosuch"), ""), unknown);
+        assert_eq!(lab.tries(&format!("-E {with} -s nosuch"), ""), (255, "No such service\n".into()));
+    }
+    // The line's own mistakes come first, and a rule set goes on after it.
+    assert_eq!(lab.tries("-A -t 10.9.0.1:80 -s nosuch -w 3", "").0, 2);
+    let lines =
+        "-A -t 10.9.0.1:80 -s nosuch\n-E -t 10.9.0.2:80 -s nosuch\n-A -t 10.9.0.3:80 -s nosuch\n-A -t 10.9.0.4:80\n";
+    let said = "Service already exists\nNo such service\nScheduler or persistence engine not found\n";
+    assert_eq!(lab.tries("-R", lines), (0, said.into()));
+    assert_eq!(lab.line("-Ln", "TCP 10.9.0.4"), "TCP 10.9.0.4:80 wlc");
+}
+
+#[test]
 fn marks_may_be_taken_away_again() {
     let marked = "iptables -t mangle -A PREROUTING -d 10.9.0.1 -j MARK --set-mark 7";
     let mut lab = Lab::with(serde_json::json!({"setup": [marked]}), &["-A -f 7 -s rr", "-a -f 7 -r 10.2.0.11 -g"]);

@@ -42,13 +42,15 @@ pub enum Purpose {
     MoreSchedulers,
     /// Packets are counted without `run_estimation` as well.
     AlwaysCounted,
+    /// What wraps IPv6 in IPv4 may not be cut on its way.
+    TunnelDf,
 }
 
 use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
@@ -64,6 +66,7 @@ impl Purpose {
         Comments,
         MoreSchedulers,
         AlwaysCounted,
+        TunnelDf,
     ];
 
     /// The first cell of its row in docs/differences-from-ipvs.md.
@@ -84,6 +87,7 @@ impl Purpose {
             Comments => "comment lines for `-R`",
             MoreSchedulers => "`-s twos`",
             AlwaysCounted => "counters without `run_estimation`",
+            TunnelDf => "what wraps IPv6 in IPv4",
         }
     }
 }
@@ -323,6 +327,10 @@ impl Known {
         let stale = f.path == "inner.l4_ok" && f.got == true && f.want == false;
         if stale && sent.text.starts_with("icmp") && is_error(got) {
             return Some(QuotedChecksum);
+        }
+        let six_in_four = got["v"] == 4 && overhead(got).is_some() && got["inner"]["v"] == 6;
+        if f.path == "df" && f.got == true && f.want == false && six_in_four && sent.side == "c" {
+            return Some(TunnelDf);
         }
         let too_big = got["type"] == 3 && got["code"] == 4;
         if too_big && f.path == "rest" && sent.is_about_a_tunnel() {

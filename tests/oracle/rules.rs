@@ -9,7 +9,7 @@ use control::config::{Config, Port, Route, StaticNeighbour};
 use control::engine::{
     Change, Engine, FlowPage, FlowQuery, FlowView, Operation, PortFacts, Progress, Request, Response, Setup,
 };
-use control::ipvsadm::{self, Command, Marks};
+use control::ipvsadm::{self, Command, Failure, Marks, Unknown};
 use control::model::{Error, Limits, Network, ServiceKey, ServicePatch};
 use dataplane::link::WorkerLink;
 use dataplane::snapshot::{GonePolicy, Settings};
@@ -32,6 +32,11 @@ pub struct Rules {
     links: Vec<Arc<WorkerLink>>,
     /// Whose Ethernet addresses it has asked for.
     asked: HashSet<IpAddr>,
+}
+
+/// Exit code and standard error of a failure.
+fn told(f: Failure) -> (i32, String) {
+    (f.code, f.message + "\n")
 }
 
 /// Whom an ARP request asks for (RFC 826).
@@ -111,22 +116,29 @@ impl Rules {
         engine.handle(Request::Change(change), now).map(|_| ())
     }
 
+    /// Has the engine do something, or say why a change cannot be made.
+    fn ask(engine: &mut Engine, what: Result<&Operation, Unknown>, now: u64) -> Result<(), Failure> {
+        match what {
+            Ok(o) => Self::apply(engine, o, now).map_err(|e| ipvsadm::explain(o, &e)),
+            Err(u) => Err(u.answer(engine.handle(Request::Service(u.service), now).is_ok())),
+        }
+    }
+
     /// Runs one ipvsadm line and returns exit code and standard error.
     pub fn run(&mut self, line: &str, stdin: &str, now: u64) -> (i32, String) {
         let line = &named(line);
         let words = ipvsadm::split(line.split(" < ").next().unwrap_or(line));
         match ipvsadm::parse(&words, &self.marks) {
-            Err(f) => (f.code, f.message + "\n"),
-            Ok(Command::Change(o)) => match Self::apply(&mut self.engine, &o, now) {
-                Ok(()) => (0, String::new()),
-                Err(e) => {
-                    let f = ipvsadm::explain(&o, &e);
-                    (f.code, f.message + "\n")
-                }
-            },
+            Err(f) => told(f),
+            Ok(Command::Change(o)) => {
+                Self::ask(&mut self.engine, Ok(&o), now).map_or_else(told, |()| (0, String::new()))
+            }
+            Ok(Command::Unknown(u)) => {
+                Self::ask(&mut self.engine, Err(u), now).map_or_else(told, |()| (0, String::new()))
+            }
             Ok(Command::Restore) => {
                 let engine = &mut self.engine;
-                let (said, code) = ipvsadm::restore(stdin, &self.marks, |o| Self::apply(engine, o, now));
+                let (said, code) = ipvsadm::restore(stdin, &self.marks, |what| Self::ask(engine, what, now));
                 (code, said.iter().map(|s| format!("{s}\n")).collect())
             }
             Ok(Command::List(list)) => match list.service {

@@ -20,6 +20,9 @@ const MAX_TIMEOUT_S: i64 = 31 * 24 * 3600;
 pub enum Command {
     /// A change.
     Change(Operation),
+    /// A service with a scheduler or a persistence engine that is not known. The kernel looks at the
+    /// service first: [`Unknown::answer`].
+    Unknown(Unknown),
     /// A listing.
     List(List),
     /// `-S`: the rules as command lines.
@@ -33,6 +36,26 @@ pub enum Command {
     Help,
     /// `-v`.
     Version,
+}
+
+/// A change of a service that cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unknown {
+    /// The service.
+    pub service: ServiceKey,
+    /// Whether it is to be added rather than changed.
+    pub adds: bool,
+}
+
+impl Unknown {
+    /// What is said of it, given whether the service exists.
+    pub fn answer(&self, exists: bool) -> Failure {
+        Failure::refused(match (self.adds, exists) {
+            (true, true) => "Service already exists",
+            (false, false) => "No such service",
+            _ => "Scheduler or persistence engine not found",
+        })
+    }
 }
 
 /// What a listing shows.
@@ -82,6 +105,10 @@ pub fn parse(args: &[&str], marks: &Marks) -> Result<Command, Failure> {
         Verb::Set => set(&w)?,
         Verb::StartDaemon | Verb::StopDaemon => return Err(daemon(&w)),
         Verb::DeleteService => Operation::DeleteService { address: must(service_key(&w)?)? },
+        Verb::AddService | Verb::EditService if is_unknown(&w) => {
+            let service = service(&w, marks)?.address;
+            return Ok(Command::Unknown(Unknown { service, adds: w.verb == Verb::AddService }));
+        }
         Verb::AddService => Operation::AddService { service: service(&w, marks)? },
         Verb::EditService => {
             let s = service(&w, marks)?;
@@ -162,18 +189,22 @@ fn service_key(w: &Words) -> Result<Option<ServiceKey>, Failure> {
     Ok(Some(ServiceKey::Address { protocol, vip, port: port.unwrap_or(0) }))
 }
 
+/// The scheduler that is named; of an empty name none is.
+fn named_scheduler(w: &Words) -> Option<Result<Scheduler, ()>> {
+    let name = w.get("scheduler")?.value.filter(|n| !n.is_empty())?;
+    Some(name.parse().map_err(|_| ()))
+}
+
+/// Whether a service's line names what is not here. What else is wrong with it comes first.
+fn is_unknown(w: &Words) -> bool {
+    w.has("pe") || named_scheduler(w) == Some(Err(()))
+}
+
 fn service(w: &Words, marks: &Marks) -> Result<NewService, Failure> {
     let key = must(service_key(w)?)?;
     let mut s = NewService::new(key);
-    let mut unknown_scheduler = false;
-    if let Some(o) = w.get("scheduler") {
-        match o.value.unwrap_or_default() {
-            "" => {}
-            name => match name.parse::<Scheduler>() {
-                Ok(known) => s.scheduler = known,
-                Err(_) => unknown_scheduler = true,
-            },
-        }
+    if let Some(Ok(known)) = named_scheduler(w) {
+        s.scheduler = known;
     }
     s.persistence = persistence(w, &key)?;
     s.one_packet = w.has("ops");
@@ -187,9 +218,6 @@ fn service(w: &Words, marks: &Marks) -> Result<NewService, Failure> {
         if s.one_packet && protocol != Protocol::Udp {
             return Err(Failure::wrong("One-Packet Scheduling is only for UDP virtual services"));
         }
-    }
-    if unknown_scheduler || w.has("pe") {
-        return Err(Failure::refused("Scheduler or persistence engine not found"));
     }
     if let ServiceKey::Mark { mark, ipv6 } = key {
         s.rules = marks.rules(mark, ipv6);

@@ -15,7 +15,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-pub use self::command::{Command, List, parse};
+pub use self::command::{Command, List, Unknown, parse};
 pub use self::listing::{Facts, list, save};
 pub use self::marks::Marks;
 
@@ -70,11 +70,11 @@ pub fn split(line: &str) -> Vec<&str> {
 
 /// Plays the lines of a saved rule set (`ipvsadm -R`). It goes on after refusals and stops
 /// at a line it cannot read. Returns what is to be printed on standard error and the exit
-/// code, that of the last command.
+/// code, that of the last command. `ask` is asked for an operation, or for a change that cannot be made.
 pub fn restore(
     text: &str,
     marks: &Marks,
-    mut apply: impl FnMut(&Operation) -> Result<(), Error>,
+    mut ask: impl FnMut(Result<&Operation, Unknown>) -> Result<(), Failure>,
 ) -> (Vec<String>, i32) {
     let (mut said, mut code) = (Vec::new(), 0);
     for line in text.lines() {
@@ -91,16 +91,20 @@ pub fn restore(
                 return (said, f.code);
             }
             Ok(Command::Change(o)) => {
-                code = 0;
-                if let Err(e) = apply(&o) {
-                    let f = explain(&o, &e);
-                    said.push(f.message);
-                    code = f.code;
-                }
+                code = take(ask(Ok(&o)), &mut said);
             }
+            Ok(Command::Unknown(u)) => code = take(ask(Err(u)), &mut said),
             // Listings in a rule set do nothing.
             Ok(_) => code = 0,
         }
     }
     (said, code)
+}
+
+/// The exit code of a command, its complaint kept.
+fn take(outcome: Result<(), Failure>, said: &mut Vec<String>) -> i32 {
+    outcome.err().map_or(0, |f| {
+        said.push(f.message);
+        f.code
+    })
 }

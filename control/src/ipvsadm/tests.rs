@@ -18,15 +18,21 @@ impl World {
     fn run(&mut self, line: &str) -> (i32, String) {
         match parse(&split(line), &self.marks) {
             Err(f) => (f.code, f.message),
-            Ok(Command::Change(o)) => match apply(&mut self.services, &o) {
-                Ok(()) => (0, String::new()),
-                Err(e) => {
-                    let f = explain(&o, &e);
-                    (f.code, f.message)
-                }
-            },
+            Ok(Command::Change(o)) => told(ask(&mut self.services, Ok(&o))),
+            Ok(Command::Unknown(u)) => told(ask(&mut self.services, Err(u))),
             Ok(_) => (0, String::new()),
         }
+    }
+}
+
+fn told(outcome: Result<(), Failure>) -> (i32, String) {
+    outcome.err().map_or((0, String::new()), |f| (f.code, f.message))
+}
+
+fn ask(s: &mut Services, what: Result<&Operation, Unknown>) -> Result<(), Failure> {
+    match what {
+        Ok(o) => apply(s, o).map_err(|e| explain(o, &e)),
+        Err(u) => Err(u.answer(s.contains(&u.service))),
     }
 }
 
@@ -216,7 +222,7 @@ fn restoring_goes_on_after_refusals_and_stops_at_what_it_cannot_read() {
     let mut s = Services::default();
     let text = "# saved\nipvsadm -A -t 10.9.0.1:80 -s rr\n\n-a -t 10.9.0.9:80 -r 10.2.0.1 -m\n-A -t 10.9.0.2:80\n\
                 -A -t nonsense\n-A -t 10.9.0.3:80\n";
-    let (said, code) = restore(text, &Marks::default(), |o| apply(&mut s, o));
+    let (said, code) = restore(text, &Marks::default(), |what| ask(&mut s, what));
     assert_eq!(said, ["Service not defined", "illegal virtual server address[:port] specified"]);
     assert_eq!((code, s.len()), (2, 2));
 }
