@@ -146,3 +146,13 @@ fn a_template_ends_with_flows_of_its_age() {
     lab.sleep(65);
     assert!((54..=57).contains(&lab.seconds_left("10.1.0.0:0 ")), "{}", lab.show("-Lnc"));
 }
+
+#[test]
+fn all_clients_may_be_one() {
+    let mut lab = lab(&three("-t 10.9.0.1:80", "-m", "-p 60 -M 0.0.0.0"));
+    assert_eq!(lab.flows("10.1.0.1", 1, 2, "10.9.0.1:80"), "13 13");
+    assert_eq!(lab.flows("192.0.2.77", 1, 2, "10.9.0.1:80"), "13 13");
+    assert!(lab.connections().contains(&"TCP ASSURED 0.0.0.0:0 10.9.0.1:80 10.2.0.13:80".to_owned()));
+    assert_eq!(lab.line("-Ln", "TCP"), "TCP 10.9.0.1:80 rr persistent 60 mask 0.0.0.0");
+    assert!(lab.show("-Sn").starts_with("-A -t 10.9.0.1:80 -s rr -p 60 -M 0.0.0.0\n"));
+}

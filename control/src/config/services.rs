@@ -103,7 +103,7 @@ fn read_persistence(f: &Field) -> Option<Persistence> {
     }
     let s = f.section()?;
     let timeout_s = s.get("timeout_s").map_or(Some(360), |f| f.int(1..=2_678_400));
-    let prefix_len = s.get("prefix_len").and_then(|f| f.int(1..=128));
+    let prefix_len = s.get("prefix_len").and_then(|f| f.int(0..=128));
     s.finish();
     Some(Persistence { timeout_s: timeout_s?, prefix_len })
 }

@@ -84,16 +84,16 @@ pub fn number(text: &str, low: i64, high: i64) -> Option<i64> {
 
 /// The prefix length of a netmask: dotted for IPv4, or a number of bits for either family.
 pub fn netmask(text: &str, ipv6: bool) -> Option<u8> {
-    let most = if ipv6 { 128 } else { 32 };
-    if let Ok(bits) = text.parse::<u8>() {
-        return (1..=most).contains(&bits).then_some(bits);
+    let bits = if ipv6 { 1..=128 } else { 0..=32 };
+    if let Ok(n) = text.parse::<u8>() {
+        return bits.contains(&n).then_some(n);
     }
     if ipv6 {
         return None;
     }
     let mask = u32::from(text.parse::<Ipv4Addr>().ok()?);
     let len = mask.leading_ones();
-    (len > 0 && mask.count_ones() == len).then_some(len as u8)
+    (mask.count_ones() == len).then_some(len as u8)
 }
 
 #[cfg(test)]

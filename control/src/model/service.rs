@@ -317,10 +317,15 @@ impl Service {
                 let m = format!("persistence of {} s for {key} is out of range", p.timeout_s);
                 return Err(Error::invalid("persistence", m).remedy(format!("give 1 to {MAX_TIMEOUT_S} seconds")));
             }
-            let most = if key.is_ipv6() { 128 } else { 32 };
-            if p.prefix_len.is_some_and(|l| l == 0 || l > most) {
+            // As in the kernel, all clients of IPv4 may be one.
+            let bits = if key.is_ipv6() { 1..=128 } else { 0..=32 };
+            if p.prefix_len.is_some_and(|l| !bits.contains(&l)) {
                 let m = format!("persistence prefix length {} for {key} is out of range", p.prefix_len.unwrap_or(0));
-                return Err(Error::invalid("persistence", m).remedy(format!("give 1 to {most} bits")));
+                return Err(Error::invalid("persistence", m).remedy(format!(
+                    "give {} to {} bits",
+                    bits.start(),
+                    bits.end()
+                )));
             }
         } else if let ServiceKey::Address { port: 0, .. } = key {
             let m = format!("the service {key} has port 0 and no persistence");
