@@ -428,3 +428,36 @@ fn the_directors_own_addresses_answer_whatever_was_sent_before() {
         ("c tcp 2001:db8:1::1.4000 > 2001:db8:9::1.80 S", "reply"),
     ]);
 }
+
+#[test]
+fn answers_take_the_record_route_over_and_nothing_else() {
+    let mut lab = one("-m");
+    // One address of room, then two: the director is on the way there and back.
+    let one_left = "0107070400000000";
+    let two_left = "070b04000000000000000000";
+    for (packet, verdict, len) in [
+        ("c icmp 10.1.0.1 > 10.9.0.1 type=8 len=9", "reply", 37),
+        ("c tcp 10.1.0.1:4000 > 10.9.0.1:81 S", "reply", 40),
+        ("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=2", "icmp 3/3", 58),
+        ("c tcp 10.1.0.1:4000 > 10.9.0.1:80 S ttl=1", "icmp 11/0", 68),
+    ] {
+        for (sent, echoed) in [
+            (one_left, json!("070708 0a090001 00".replace(' ', ""))),
+            (two_left, json!("070b0c 0a090001 0a090001 00".replace(' ', ""))),
+            ("94040000", json!(null)),
+            ("01010101", json!(null)),
+            ("820b000000000000000000000", json!(null)),
+        ] {
+            lab.expect(&[(&format!("{packet} ipopt={sent}"), verdict)]);
+            assert_eq!(lab.field("ipopt"), echoed, "{packet} {sent}");
+            assert_eq!((lab.field("ip_ok"), lab.field("l4_ok")), (json!(true), json!(true)), "{packet} {sent}");
+            // An error quotes the packet with its options.
+            let quoted = if verdict.starts_with("icmp") { sent.len() / 2 } else { 0 };
+            let own = echoed.as_str().map_or(0, |e| e.len() / 2);
+            assert_eq!(lab.out[0].len, len + own + quoted, "{packet} {sent}");
+        }
+    }
+    // An error is no longer for them.
+    lab.send(&format!("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=800 ipopt={two_left}"));
+    assert_eq!((lab.out[0].len, lab.field("quote_len")), (576, json!(536)));
+}

@@ -15,11 +15,13 @@ use crate::stage::rewrite::{self, Outcome};
 use crate::stage::schedule::{self, Refused};
 use crate::stage::{fragment_out, ftp, local, resolve};
 use crate::units::{Ip, Tick};
-use crate::wire::reply;
+use crate::wire::{options, reply};
 use crate::worker::Core;
 
 /// Most bytes of an IPv4 packet that an ICMP error brings back in all (RFC 1812 section 4.3.2.3).
 const ICMP4_MAX: usize = 576;
+/// A reset with as many options as there may be.
+const RESET_MAX: usize = 20 + options::MAX + 20;
 /// Most bytes of an ICMPv6 error in all (RFC 4443 section 2.4 c).
 const ICMP6_MAX: usize = 1280;
 
@@ -332,7 +334,7 @@ pub fn send_reset<I: PacketIo>(
         core.link.counters.worker.answers_suppressed.add(1);
         return 0;
     }
-    let Some(mut answer) = io.alloc(ETH + 60) else {
+    let Some(mut answer) = io.alloc(ETH + RESET_MAX) else {
         core.link.counters.worker.answers_suppressed.add(1);
         return 0;
     };

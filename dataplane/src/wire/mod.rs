@@ -149,6 +149,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
+pub mod options;
 pub mod reply;
 pub mod sctp;
 pub mod tcp;

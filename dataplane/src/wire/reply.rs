@@ -6,6 +6,7 @@ use crate::units::{Be16, Ip};
 use crate::wire::icmp::{self, Icmp};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::options::{self, Echoed};
 use crate::wire::tcp::{self, Tcp};
 use crate::wire::{checksum, icmpv6, protocol};
 
@@ -30,18 +31,37 @@ const NOT_ECN: u8 = 0xfc;
 pub fn icmp4_error(out: &mut [u8], original: &[u8], from: Ip, kind: u8, code: u8, rest: u32, id: u16) -> usize {
     let Some(h) = Ipv4::first(original) else { return 0 };
     let whole = usize::from(h.total_len()).min(original.len());
-    let quoted = whole.min(ICMP4_MAX - ipv4::LEN - icmp::LEN);
-    let len = ipv4::LEN + icmp::LEN + quoted;
+    let options = echoed(original, from.v4_bytes());
+    let quoted = whole.min(ICMP4_MAX - ipv4::LEN - options.bytes().len() - icmp::LEN);
+    let len = ipv4::LEN + options.bytes().len() + icmp::LEN + quoted;
     let Some(out) = out.get_mut(..len) else { return 0 };
     let tos = CONTROL | (original[1] & TOS_MASK);
     let f = ipv4::Fields { tos, id, df: false, ttl: TTL, protocol: protocol::ICMP, src: from, dst: h.src() };
-    if ipv4::write(out, &f, icmp::LEN + quoted).is_none() {
-        return 0;
-    }
-    let message = &mut out[ipv4::LEN..];
+    let Some(at) = write4(out, &f, &options, icmp::LEN + quoted) else { return 0 };
+    let Some(message) = out.get_mut(at..) else { return 0 };
     error_message(message, kind, code, rest, &original[..quoted]);
     icmp::fill_checksum(message);
     len
+}
+
+/// What of an IPv4 packet's options its answer has.
+fn echoed(original: &[u8], own: [u8; 4]) -> Echoed {
+    let ihl = original.first().map_or(0, |b| usize::from(b & 15) * 4);
+    options::echoed(original.get(..ihl).unwrap_or_default(), own)
+}
+
+/// An IPv4 header with options in front of `payload` bytes; returns its length.
+fn write4(out: &mut [u8], f: &ipv4::Fields, options: &Echoed, payload: usize) -> Option<usize> {
+    let options = options.bytes();
+    let at = ipv4::LEN + options.len();
+    ipv4::write(out, f, options.len() + payload)?;
+    if !options.is_empty() {
+        let header = out.get_mut(..at)?;
+        header[0] = 0x40 | (at / 4) as u8;
+        header[ipv4::LEN..].copy_from_slice(options);
+        ipv4::fill_checksum(header);
+    }
+    Some(at)
 }
 
 /// An ICMPv6 error about `original` (an IPv6 packet), RFC 4443. Hop limit 64.
@@ -83,7 +103,8 @@ pub fn tcp_reset(out: &mut [u8], original: &[u8], l4: usize) -> usize {
         let tos = original[1] & NOT_ECN;
         let f = ipv4::Fields { tos, id: 0, df: true, ttl: TTL, protocol: protocol::TCP, src, dst };
         let pseudo = pseudo4(&h.addresses(), tcp::LEN, protocol::TCP);
-        (ipv4::write(out, &f, tcp::LEN), pseudo, usize::from(h.total_len()))
+        let options = echoed(original, src.v4_bytes());
+        (write4(out, &f, &options, tcp::LEN), pseudo, usize::from(h.total_len()))
     } else {
         let Some(h) = Ipv6::first(original) else { return 0 };
         let (src, dst) = (h.dst(), h.src());

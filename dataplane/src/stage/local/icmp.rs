@@ -9,7 +9,7 @@ use crate::io::{PacketBuf, PacketIo};
 use crate::snapshot::{IfaceId, Snapshot};
 use crate::stage::local::{Examined, fragment, icmp_error, nd};
 use crate::stage::{parse::ETH, resolve};
-use crate::wire::{checksum, ipv4, protocol};
+use crate::wire::{checksum, ipv4, options, protocol};
 use crate::worker::Core;
 
 /// Adds up the packet's bytes from `from` to `to` as RFC 1071 does, over all segments.
@@ -126,7 +126,7 @@ pub fn piece<I: PacketIo>(
 }
 
 /// Answers an echo request in place: addresses swapped, the type's change taken into the
-/// checksum, a fresh TTL, no options. A piece of one stays the same piece of the reply.
+/// checksum, a fresh TTL, and of the options the record route. A piece of one stays the same piece of the reply.
 fn echo<I: PacketIo>(
     s: &Snapshot,
     core: &mut Core<I::Buf>,
@@ -167,11 +167,14 @@ fn echo<I: PacketIo>(
             c.fill(0xff);
         }
     }
+    // A piece keeps its length, so that all of them stay together.
+    let l2 = if lane.v4 && own_id.is_some() && l4 > l2 + ipv4::LEN { echo_options(&mut buf, &lane) } else { l2 };
     let data = buf.data_mut();
     if lane.v4 {
         if let Some(h) = data.get_mut(l2..l4) {
-            // Options are not echoed: they become no-operations, as a host may (RFC 1122 section 3.2.1.8).
-            h[20..].fill(1);
+            if own_id.is_none() {
+                h[ipv4::LEN..].fill(ipv4::OPTION_NOP);
+            }
             if let Some(id) = own_id {
                 h[4..8].copy_from_slice(&[(id >> 8) as u8, id as u8, 0, 0]);
             }
@@ -187,6 +190,23 @@ fn echo<I: PacketIo>(
     }
     core.link.counters.worker.echo_replies_sent.add(1);
     debug_assert!(l2 >= ETH);
-    resolve::send_routed(s, core, io, buf, lane.l2, lane.key.client);
+    resolve::send_routed(s, core, io, buf, l2 as u8, lane.key.client);
     Examined::Gone
+}
+
+/// Puts the options that an echo reply takes over in the place of the request's. They may be fewer, so
+/// that the header starts later, which is returned.
+#[cold]
+fn echo_options<B: PacketBuf>(buf: &mut B, lane: &Lane) -> usize {
+    let (l2, l4) = (usize::from(lane.l2), usize::from(lane.l4));
+    let Some(old) = buf.data_mut().get_mut(l2..l4) else { return l2 };
+    let options = options::echoed(old, lane.key.vip.v4_bytes());
+    let new = ipv4::LEN + options.bytes().len();
+    let Some(by) = old.len().checked_sub(new) else { return l2 };
+    old.copy_within(..ipv4::LEN, by);
+    let Some(header) = old.get_mut(by..) else { return l2 };
+    header[0] = 0x40 | (new / 4) as u8;
+    header[2..4].copy_from_slice(&(lane.ip_len - by as u16).to_be_bytes());
+    header[ipv4::LEN..].copy_from_slice(options.bytes());
+    l2 + by
 }

@@ -6,7 +6,7 @@ use crate::burst::Lane;
 use crate::io::PacketBuf;
 use crate::snapshot::{Hop, Snapshot};
 use crate::units::Ip;
-use crate::wire::ipv4;
+use crate::wire::{ipv4, options};
 
 /// Enters an address into a packet's record route, if it has one with room. `l2` is where the IPv4
 /// header starts, `header_len` what it is long; its options are well-formed.
@@ -54,33 +54,6 @@ fn towards(s: &Snapshot, dst: Ip) -> Option<Ip> {
 
 /// The record route among a header's options, with type, length and pointer.
 fn recorded(header: &mut [u8]) -> Option<&mut [u8]> {
-    let mut at = 20;
-    loop {
-        let kind = *header.get(at)?;
-        let len = match kind {
-            ipv4::OPTION_END => return None,
-            ipv4::OPTION_NOP => 1,
-            _ => usize::from(*header.get(at + 1)?).max(2),
-        };
-        if kind == ipv4::OPTION_RR && len >= 3 {
-            return header.get_mut(at..at + len);
-        }
-        at += len;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_record_route_is_found_behind_other_options() {
-        let mut h = [0; 20 + 12];
-        h[20..].copy_from_slice(&[ipv4::OPTION_NOP, 0x94, 4, 0, 0, ipv4::OPTION_RR, 7, 4, 9, 9, 9, 9]);
-        assert_eq!(recorded(&mut h).map(|r| r.to_vec()), Some(vec![ipv4::OPTION_RR, 7, 4, 9, 9, 9, 9]));
-        h[26] = 8;
-        assert_eq!(recorded(&mut h), None, "longer than the header");
-        h[21] = ipv4::OPTION_END;
-        assert_eq!(recorded(&mut h), None);
-    }
+    let (at, len) = options::record_route(header)?;
+    header.get_mut(at..at + len)
 }
