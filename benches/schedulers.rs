@@ -1,17 +1,19 @@
 //! What a choice costs: schedulers by the number of real servers.
 //!
-//! `cargo bench -p pollux-dataplane --bench schedulers [-- FILTER]`
+//! `cargo bench -p pollux-dataplane --bench schedulers [-- FILTER]` (criterion): a choice, the flow
+//! that it opens counted, and the end of an older one.
 //!
-//! A row is one scheduler, a column one number of servers. `open` is a choice and the
-//! count of the flow that it opens; `life` adds the end of some older flow; `rebuild` is
-//! the first choice after one server came or went; `compile` is control's part of that.
-//! Each figure is the best of several rounds, in nanoseconds and in cycles of the core,
+//! `… --bench schedulers -- --cycles [NAME]` makes a table. A row is one scheduler, a column one number of
+//! servers. `open` is a choice and the count of the flow that it opens; `life` adds the end of some older flow;
+//! `rebuild` is the first choice after one server came or went; `compile` is control's part of
+//! that. Each figure is the best of several rounds, in nanoseconds and in cycles of the core,
 //! whose length is measured first by a chain of dependent multiplications. Lines of JSON between the
 //! others are for `scripts/bench.sh`.
 
 use std::hint::black_box;
 use std::time::Instant;
 
+use criterion::{BenchmarkId, Criterion, Throughput};
 use dataplane::sched::{CoreCounts, SchedCore, SchedKey, SchedulerKind, ServiceSched};
 use dataplane::snapshot::{ForwardingMode, Match, RealSpec, ServiceSpec, Snapshot, Spec, Tunnel};
 use dataplane::units::{Be16, Ip, NextHopId, RealId, ServiceId, Tick};
@@ -182,13 +184,37 @@ fn cycles_per_ns() -> f64 {
     1.0 / best(chain)
 }
 
+/// Flows of one turn of a criterion bench.
+const TURN: u32 = 64;
+
+fn criterion() {
+    let mut c = Criterion::default().configure_from_args();
+    for kind in SchedulerKind::ALL {
+        let mut group = c.benchmark_group(format!("choice/{}", kind.name()));
+        group.throughput(Throughput::Elements(u64::from(TURN)));
+        for servers in SERVERS {
+            let mut setup = Setup::new(kind, servers, WEIGHTS[1]);
+            setup.run(2 * FLOWS, false);
+            group.bench_function(BenchmarkId::from_parameter(servers), |b| b.iter(|| setup.run(TURN, true)));
+        }
+    }
+    c.final_summary();
+}
+
 fn main() {
-    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|a| a == "--cycles") {
+        return cycles(args.iter().find(|a| !a.starts_with('-')));
+    }
+    criterion();
+}
+
+fn cycles(filter: Option<&String>) {
     let rate = cycles_per_ns();
     println!("cycles of {:.2} GHz; each cell: ns (cycles)\n", rate);
     println!("{:<8}{:<10}{:<8}{}", "", "weights", "", SERVERS.map(|n| format!("{n:>18}")).concat());
     for kind in SchedulerKind::ALL {
-        if filter.as_ref().is_some_and(|f| f != kind.name()) {
+        if filter.is_some_and(|f| f != kind.name()) {
             continue;
         }
         for weights in WEIGHTS {

@@ -22,7 +22,7 @@ FULL = {
     "services": ["--flows", "65536,1048576,10000000", "--pairs", "5", "--slice-ms", "150"],
     "scale": [],
     "tables": ["1024", "65536", "1000000", "10000000"],
-    "schedulers": ["wlc"],
+    "schedulers": ["--cycles", "wlc"],
 }
 QUICK = {
     "packets": ["--rows", "dr,nat", "--flows", "65536,1048576", "--orders", "shuffled", "--pairs", "3", "--slice-ms", "60"],
