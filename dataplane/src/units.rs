@@ -144,9 +144,18 @@ impl From<u16> for Be16 {
 
 /// An IPv4 or IPv6 address: sixteen bytes in network order, IPv4 as `::ffff:a.b.c.d`
 /// (RFC 4291 section 2.5.5.2), so that tables and records have one layout for both.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C, align(8))]
 pub struct Ip(pub [u8; 16]);
+
+/// As two words: an array would be hashed with its length.
+impl std::hash::Hash for Ip {
+    #[inline(always)]
+    fn hash<H: std::hash::Hasher>(&self, to: &mut H) {
+        to.write_u64(self.hi());
+        to.write_u64(self.lo());
+    }
+}
 
 impl Ip {
     /// The unspecified IPv6 address, also used for "none".
