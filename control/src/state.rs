@@ -6,7 +6,10 @@
 //! operator has edited them the file is used, and the state is kept as `FILE.superseded`.
 //!
 //! Writing is: temporary file beside it, written and synced, renamed, directory synced.
-//! A crash at any moment leaves the old file or the new one, whole.
+//! A crash at any moment leaves the old file or the new one, whole. Where that is a lot to write, changes that
+//! follow are added to a journal beside it, each synced, until that has grown as long.
+
+mod journal;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -15,10 +18,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Limits, NewService, Services};
+use self::journal::Journal;
+use crate::model::{Limits, NewService, ServiceChange, Services};
 
-/// Version of the file's format.
-const FORMAT: u32 = 1;
+/// Version of the file's format. 1 had no journal.
+const FORMAT: u32 = 2;
+const OLDEST_FORMAT: u32 = 1;
+/// State files shorter than this are written as a whole each time, bytes.
+const SHORT: u64 = 32 << 10;
 /// Largest state file that is read, bytes.
 const MAX_FILE: u64 = 1 << 30;
 
@@ -50,6 +57,9 @@ pub struct TimeoutChange {
 pub struct State {
     /// Version of the format.
     pub format: u32,
+    /// Tells this file from all written before; its journal names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// [`fingerprint`] of the configuration file's services that the changes were made on.
     pub base: String,
     /// All services with their real servers.
@@ -95,7 +105,7 @@ impl State {
     /// The state after changes on the base of a given fingerprint.
     pub fn new(base: String, services: &Services, timeouts: Option<TimeoutChange>) -> Self {
         let services = services.iter().map(|s| NewService::from(&**s)).collect();
-        Self { format: FORMAT, base, services, timeouts }
+        Self { format: FORMAT, id: Some(new_id()), base, services, timeouts }
     }
 
     /// The services, checked anew: somebody may have edited the file.
@@ -115,6 +125,12 @@ impl State {
     }
 }
 
+/// Differs from all given out before, unless the clock was set back to the very nanosecond.
+fn new_id() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", since.as_nanos(), std::process::id())
+}
+
 /// A number that differs when the services differ: 128-bit FNV-1a of their JSON, as hex.
 pub fn fingerprint(services: &Services) -> String {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
@@ -128,15 +144,18 @@ pub fn fingerprint(services: &Services) -> String {
 }
 
 /// Where the state is kept.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
+    /// After a state file that is long enough.
+    journal: Option<Journal>,
+    short: u64,
 }
 
 impl StateFile {
     /// The file at `path`, which need not exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), journal: None, short: SHORT }
     }
 
     /// Its path.
@@ -144,7 +163,18 @@ impl StateFile {
         &self.path
     }
 
-    /// Reads it; `None` when there is none.
+    /// Where changes since it was written are kept.
+    pub fn journal_path(&self) -> PathBuf {
+        self.beside("journal")
+    }
+
+    /// State files from so many bytes on have a journal.
+    #[cfg(test)]
+    pub(crate) fn journal_from(&mut self, bytes: u64) {
+        self.short = bytes;
+    }
+
+    /// Reads it with its journal; `None` when there is none.
     pub fn load(&self) -> Result<Option<State>, StateError> {
         let read = |source| StateError::Read { path: self.path.clone(), source };
         let damaged = |reason: String| StateError::Damaged { path: self.path.clone(), reason };
@@ -158,21 +188,67 @@ impl StateFile {
         // The version first: another one's fields would only confuse the message.
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         match value.get("format").and_then(serde_json::Value::as_u64) {
-            Some(f) if f == u64::from(FORMAT) => {}
+            Some(f) if (u64::from(OLDEST_FORMAT)..=u64::from(FORMAT)).contains(&f) => {}
             Some(f) => return Err(damaged(format!("its format is {f}, this version reads format {FORMAT}"))),
             None => return Err(damaged("`format` is missing".into())),
         }
-        let state: State = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let mut state: State = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        self.replay(&mut state)?;
         state.services().map_err(damaged)?;
         Ok(Some(state))
     }
 
-    /// Writes it. When this returns without an error the state survives a crash.
-    pub fn save(&self, state: &State) -> Result<(), StateError> {
-        self.write(state).map_err(|source| StateError::Write { path: self.path.clone(), source })
+    fn replay(&self, state: &mut State) -> Result<(), StateError> {
+        let path = self.journal_path();
+        let text = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            text => text.map_err(|source| StateError::Read { path: path.clone(), source })?,
+        };
+        journal::replay(state, &text).map_err(|reason| StateError::Damaged { path, reason })
     }
 
-    fn write(&self, state: &State) -> std::io::Result<()> {
+    /// Writes down changes that lead to `services`. When this returns without an error they survive a crash.
+    pub fn save_change(
+        &mut self,
+        base: &str,
+        services: &Services,
+        changes: &[ServiceChange],
+        timeouts: Option<TimeoutChange>,
+    ) -> Result<(), StateError> {
+        // A journal is never used again after a failure.
+        match self.journal.take().filter(|j| j.base == base && !j.is_full()) {
+            Some(mut journal) => {
+                let added = journal.append(changes, timeouts);
+                added.map_err(|source| StateError::Write { path: self.journal_path(), source })?;
+                self.journal = Some(journal);
+                Ok(())
+            }
+            None => self.save(&State::new(base.into(), services, timeouts)),
+        }
+    }
+
+    /// Writes it as a whole. When this returns without an error the state survives a crash.
+    pub fn save(&mut self, state: &State) -> Result<(), StateError> {
+        self.journal = None;
+        let bytes = self.write(state).map_err(|source| StateError::Write { path: self.path.clone(), source })?;
+        if bytes >= self.short {
+            self.begin_journal(state, bytes);
+        }
+        Ok(())
+    }
+
+    /// From here on the old journal is of no use, as the state file has another id. Without a new one
+    /// all is written each time.
+    fn begin_journal(&mut self, state: &State, bytes: u64) {
+        let journal = Journal::create(&self.journal_path(), state, bytes);
+        let synced = journal.and_then(|j| File::open(self.directory())?.sync_all().map(|()| j));
+        match synced {
+            Ok(journal) => self.journal = journal,
+            Err(e) => tracing::warn!(error = %e, path = %self.journal_path().display(), "no journal"),
+        }
+    }
+
+    fn write(&self, state: &State) -> std::io::Result<u64> {
         let directory = self.directory();
         std::fs::create_dir_all(directory)?;
         let temporary = self.beside("tmp");
@@ -183,11 +259,19 @@ impl StateFile {
         file.sync_all()?;
         drop(file);
         std::fs::rename(&temporary, &self.path)?;
-        File::open(directory)?.sync_all()
+        File::open(directory)?.sync_all()?;
+        Ok(text.len() as u64)
     }
 
     /// Puts it aside as `FILE.superseded`; returns that path if there was a file.
-    pub fn supersede(&self) -> Result<Option<PathBuf>, StateError> {
+    pub fn supersede(&mut self) -> Result<Option<PathBuf>, StateError> {
+        // What is put aside is one file.
+        if self.journal_path().exists()
+            && let Some(state) = self.load()?
+        {
+            self.save(&State { id: Some(new_id()), format: FORMAT, ..state })?;
+        }
+        self.journal = None;
         let aside = self.beside("superseded");
         let moved = match std::fs::rename(&self.path, &aside) {
             Ok(()) => File::open(self.directory()).and_then(|d| d.sync_all()).map(|()| Some(aside)),
@@ -278,7 +362,7 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded() {
         let dir = Dir::new("roundtrip");
-        let file = StateFile::new(dir.0.join("sub/state.json"));
+        let mut file = StateFile::new(dir.0.join("sub/state.json"));
         assert!(file.load().unwrap().is_none());
         let all = services(&["10.2.0.11", "10.2.0.12"]);
         let state = State::new(fingerprint(&all), &all, None);
@@ -295,7 +379,7 @@ mod tests {
     #[test]
     fn a_failed_write_leaves_the_old_state() {
         let dir = Dir::new("fail");
-        let file = StateFile::new(dir.0.join("state.json"));
+        let mut file = StateFile::new(dir.0.join("state.json"));
         let (old, new) = (services(&["10.2.0.11"]), services(&["10.2.0.12"]));
         file.save(&State::new("a".into(), &old, None)).unwrap();
         // The temporary name is taken by a directory: opening it for writing fails.
@@ -314,8 +398,8 @@ mod tests {
         let broken = [
             String::new(),
             good[..good.len() / 2].to_owned(),
-            good.replace("\"format\":1", "\"format\":2"),
-            good.replace("\"format\":1,", ""),
+            good.replace("\"format\":2", "\"format\":3"),
+            good.replace("\"format\":2,", ""),
             good.replace("\"base\"", "\"bass\""),
             good.replace("10.2.0.11", "10.2.0.999"),
             good.replace("\"weight\":1", "\"weight\":4294967296"),
@@ -331,7 +415,7 @@ mod tests {
     #[test]
     fn superseding_keeps_the_file_under_another_name() {
         let dir = Dir::new("superseded");
-        let file = StateFile::new(dir.0.join("state.json"));
+        let mut file = StateFile::new(dir.0.join("state.json"));
         assert!(file.supersede().unwrap().is_none());
         file.save(&State::new("a".into(), &services(&[]), None)).unwrap();
         assert_eq!(file.supersede().unwrap(), Some(dir.0.join("state.json.superseded")));

@@ -28,7 +28,7 @@ impl Engine {
             return Err(Error::invalid("operations", m).remedy(format!("send at most {MOST_OPERATIONS} at a time")));
         }
         let mut draft = Draft::new(std::mem::take(&mut self.services));
-        let Made { changes, timeouts, notes } = match self.make(&change.operations, &mut draft) {
+        let Made { changes, timeouts, notes } = match self.make_durable(&change.operations, &mut draft) {
             Ok(made) => made,
             Err(e) => {
                 self.services = draft.take_back();
@@ -51,19 +51,23 @@ impl Engine {
         Ok(self.accepted(notes))
     }
 
-    /// Makes the changes in a draft, and writes down what they lead to.
+    /// Makes the changes in a draft, and writes them down.
+    fn make_durable(&mut self, operations: &[Operation], draft: &mut Draft) -> Result<Made, Error> {
+        let made = self.make(operations, draft)?;
+        if !made.changes.is_empty() || made.timeouts != self.timeouts {
+            self.ids.check(&made.changes, draft.services())?;
+            self.persist(draft.services(), &made.changes, made.timeouts)?;
+        }
+        Ok(made)
+    }
+
     fn make(&self, operations: &[Operation], draft: &mut Draft) -> Result<Made, Error> {
         let (mut timeouts, mut notes) = (self.timeouts, Vec::new());
         for (n, operation) in operations.iter().enumerate() {
             self.operate(operation, draft, &mut timeouts).map_err(|e| Error { operation: Some(n), ..e })?;
             self.note(operation, &mut notes);
         }
-        let changes = draft.changes();
-        if !changes.is_empty() || timeouts != self.timeouts {
-            self.ids.check(&changes, draft.services())?;
-            self.persist(draft.services(), timeouts)?;
-        }
-        Ok(Made { changes, timeouts, notes })
+        Ok(Made { changes: draft.changes(), timeouts, notes })
     }
 
     fn operate(

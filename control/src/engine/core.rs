@@ -161,7 +161,7 @@ impl Engine {
     /// The operator edited the file's services: changes made by the API before are kept aside.
     pub(super) fn set_aside(&mut self, services: &Services, file: &Services) -> Result<(), StateError> {
         let lost = differences(services, file, 8);
-        let Some(state) = &self.state else { return Ok(()) };
+        let Some(state) = &mut self.state else { return Ok(()) };
         let aside = state.supersede()?;
         if self.timeouts.is_some() {
             state.save(&State::new(self.base.clone(), file, self.timeouts))?;
@@ -236,10 +236,15 @@ impl Engine {
         }
     }
 
-    /// Writes the state as it would be with `services`, before they are used.
-    pub(super) fn persist(&self, services: &Services, timeouts: Option<TimeoutChange>) -> Result<(), Error> {
-        let Some(file) = &self.state else { return Ok(()) };
-        file.save(&State::new(self.base.clone(), services, timeouts)).map_err(|e| {
+    /// Writes down changes that lead to `services`, before they are used.
+    pub(super) fn persist(
+        &mut self,
+        services: &Services,
+        changes: &[ServiceChange],
+        timeouts: Option<TimeoutChange>,
+    ) -> Result<(), Error> {
+        let Some(file) = &mut self.state else { return Ok(()) };
+        file.save_change(&self.base, services, changes, timeouts).map_err(|e| {
             Error::new(ErrorCode::NotPersisted, format!("the change was not made: {e}"))
                 .remedy("see to the disk and the directory, then try again")
         })

@@ -531,6 +531,10 @@ proptest! {
     ) {
         let dir = Dir::new(&format!("prop-{seed}"));
         let mut w = world(FILE, Some(dir.state()), 2);
+        // Half of them with a journal, however little there is to write.
+        if seed % 2 == 0 {
+            w.engine.state.as_mut().unwrap().journal_from(0);
+        }
         for (operations, pause) in batches {
             let (before, generation) = (w.engine.services.clone(), w.engine.generation);
             match w.change(operations) {
@@ -597,11 +601,33 @@ fn a_change_at_scale() {
         w.change((from..to).map(service).collect()).unwrap();
         println!("{what}: {:?}", start.elapsed());
     }
+    let state = w.engine.state.take();
+    let server = |n: u32| format!("10.2.250.{n}:80").parse().unwrap();
+    let of = |n: u32| format!("tcp:10.100.{}.7:80", 2 + n).parse().unwrap();
+    let start = std::time::Instant::now();
+    for n in 1..31 {
+        w.change(vec![Operation::AddServer { service: of(n), server: RealServer::new(server(n)) }]).unwrap();
+        w.adopt();
+        w.change(vec![Operation::DeleteServer { service: of(n), address: server(n) }]).unwrap();
+        w.adopt();
+    }
+    println!("a change without a state file: {:?}", start.elapsed() / 60);
+    let start = std::time::Instant::now();
+    for _ in 0..3 {
+        w.engine.handle(Request::Stats, 0).unwrap();
+    }
+    println!("all statistics, not written out: {:?}", start.elapsed() / 3);
+    let Ok(Response::Stats(stats)) = w.engine.handle(Request::Stats, 0) else { panic!() };
+    let start = std::time::Instant::now();
+    let bytes = (0..3).map(|_| serde_json::to_vec(&stats).unwrap().len()).max().unwrap();
+    println!("and {bytes} bytes of JSON: {:?}", start.elapsed() / 3);
+    w.engine.state = state;
     let start = std::time::Instant::now();
     w.engine.publish();
     println!("a snapshot: {:?}", start.elapsed());
     let start = std::time::Instant::now();
-    w.engine.persist(&w.engine.services, None).unwrap();
+    let state = crate::state::State::new(w.engine.base.clone(), &w.engine.services, None);
+    w.engine.state.as_mut().unwrap().save(&state).unwrap();
     println!("the state file, {} bytes: {:?}", std::fs::metadata(dir.state()).unwrap().len(), start.elapsed());
     let start = std::time::Instant::now();
     w.engine.rebuild(0);

@@ -201,6 +201,13 @@ pub struct NewService {
 
 impl From<&Service> for NewService {
     fn from(s: &Service) -> Self {
+        Self::with_servers(s, &s.servers)
+    }
+}
+
+impl NewService {
+    /// A service with other real servers than it has.
+    pub fn with_servers(s: &Service, servers: &[RealServer]) -> Self {
         Self {
             address: s.address,
             scheduler: s.scheduler,
@@ -210,12 +217,10 @@ impl From<&Service> for NewService {
             client_address: s.client_address,
             ftp: s.ftp,
             rules: s.rules.clone(),
-            servers: s.servers.clone(),
+            servers: servers.to_vec(),
         }
     }
-}
 
-impl NewService {
     /// A service with defaults and no real server.
     pub fn new(address: ServiceKey) -> Self {
         Self {
