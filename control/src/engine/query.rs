@@ -44,12 +44,16 @@ impl Engine {
             rules: s.rules.clone(),
             traffic,
             rates,
-            servers: s.servers.iter().map(|r| self.server_view(s, r)).collect(),
+            servers: s
+                .servers
+                .iter()
+                .zip(self.ids.list(&s.address))
+                .map(|(r, id)| self.server_view(r, Some(*id).filter(|id| *id != RealId::NONE)))
+                .collect(),
         }
     }
 
-    fn server_view(&self, s: &Service, r: &RealServer) -> ServerView {
-        let id = self.ids.real(&s.address, &r.address);
+    fn server_view(&self, r: &RealServer, id: Option<RealId>) -> ServerView {
         let (traffic, rates) = id.map(|id| self.statistics.server(id)).unwrap_or_default();
         let sum = |f: fn(&WorkerLink, RealId) -> u32| {
             let one = |l: &Arc<WorkerLink>, id: RealId| if id.index() < l.counts.capacity() { f(l, id) } else { 0 };

@@ -27,6 +27,12 @@ macro_rules! as_string {
                 v.to_string()
             }
         }
+        // As a string, without making one first: statistics have one for each real server.
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
     };
 }
 pub(super) use as_string;
@@ -35,7 +41,7 @@ pub(super) use as_string;
 /// `sctp:10.9.0.1:3868`, or `fwm:7` (`fwm6:7` for IPv6) for a firewall mark.
 ///
 /// Ordered as ipvsadm lists them: by family, protocol, address and port, firewall marks last.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum ServiceKey {
     /// A firewall mark.
@@ -170,7 +176,7 @@ impl FromStr for ServiceKey {
 /// The identity of a real server within its service: `10.2.0.11:8080`, `[2001:db8::11]:80`.
 /// Without a port (or with port 0) it takes the service's; behind a service of any port
 /// or a firewall mark it then keeps each packet's port.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServerKey {
     /// The address.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::key::{ParseError, as_string, protocol_from_name, protocol_name};
 
 /// A network, `10.9.0.0/24` or `2001:db8::/32`; an address alone is a host.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
     /// The address. Bits beyond the prefix are kept: an interface address has them.
@@ -70,7 +70,7 @@ impl FromStr for Network {
 
 /// What a firewall-mark service takes, written `tcp:10.9.0.1:80`, `udp:10.9.0.0/24:5000-5010`,
 /// `tcp:[2001:db8::/32]:443`, or with `any` for the protocol and without ports for all of them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct MarkRule {
     /// Protocol, or any.
