@@ -198,7 +198,7 @@ def main():
     fresh = [r for r in results if r["part"] in chosen]
     if args.json:
         for r in fresh:
-            print(json.dumps({k: v for k, v in r.items() if k != "limit"}))
+            print(json.dumps({**dict.fromkeys(report.KEYS), **{k: v for k, v in r.items() if k != "limit"}}))
     print(tables(fresh), file=sys.stderr if args.json else sys.stdout)
     if args.targets:
         rig = load(os.path.join(args.work, "results.json"))
