@@ -190,6 +190,8 @@ fn the_player_takes_the_worlds_lines_however_they_are_written() {
                  "sysctl -q -w net.ipv4.vs.sloppy_tcp=1 && echo \"1\" >/proc/sys/net/ipv4/vs/conn_reuse_mode"],
         "steps":[{"sh":"echo 0 > /proc/sys/net/ipv4/vs/sloppy_tcp; sysctl -w net.ipv4.vs.expire_nodest_conn = 1"},
                  {"sh":"ipvsadm-save -n > /tmp/rules && ipvsadm -C; ipvsadm -R < /tmp/rules"},
+                 {"sh":"ipvsadm -D -f 7; cat /tmp/rules | ipvsadm -R; ipvsadm -Sn | ipvsadm-restore"},
+                 {"sh":"ipvsadm -D -f 7; echo '-A -f 7 -s rr\\n-a -f 7 -r 10.2.0.11 -g' | ipvsadm -R"},
                  {"note":""},{"sleep":0.5},{"sh":"ip -s link; sysctl net.ipv4.vs.sloppy_tcp"},
                  {"pkt":"c tcp 10.1.0.1:5000 > 10.9.0.1:443 S"}]}"#;
     let ip = r#"{"v":4,"src":"10.1.0.1","dst":"10.9.0.1","ttl":63,"tos":0,"id":0,"len":40,"df":false,"ip_ok":true,

@@ -461,3 +461,32 @@ fn answers_take_the_record_route_over_and_nothing_else() {
     lab.send(&format!("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=800 ipopt={two_left}"));
     assert_eq!((lab.out[0].len, lab.field("quote_len")), (576, json!(536)));
 }
+
+#[test]
+fn answers_to_datagrams_in_pieces_quote_them_put_together() {
+    let mut lab = one("-m");
+    lab.ipvsadm("-A -u 10.9.0.1:99 -s rr");
+    for (order, packet, verdict, ttl) in [
+        ("", "c udp 10.1.0.1:4000 > 10.9.0.1:54 len=200", "icmp 3/3", 64),
+        (" reverse", "c udp 10.1.0.1:4000 > 10.9.0.1:99 len=200", "icmp 3/3", 64),
+        (" ttl=1", "c udp 10.1.0.1:4000 > 10.9.0.1:53 len=200", "icmp 11/0", 1),
+        (" ttl=1 reverse", "c udp 10.1.0.1:4000 > 10.2.0.11:53 len=200", "icmp 11/0", 1),
+    ] {
+        for df in ["", " df"] {
+            lab.expect(&[(&format!("{packet} id=7 frag=64{order}{df}"), verdict)]);
+            assert_eq!((lab.out.len(), lab.out[0].len, lab.field("quote_len")), (1, 256, json!(228)), "{packet}");
+            assert_eq!((lab.field("inner.len"), lab.field("inner.id")), (json!(228), json!(7)));
+            assert_eq!((lab.field("inner.ttl"), lab.field("inner.df")), (json!(ttl), json!(!df.is_empty())));
+            assert_eq!((lab.field("inner.l4_ok"), lab.field("inner.ip_ok")), (json!(true), json!(true)));
+        }
+    }
+    lab.expect(&[("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=2900 frag=1480", "icmp 3/3")]);
+    assert_eq!((lab.out[0].len, lab.field("inner.len")), (576, json!(2928)));
+    // A reset acknowledges all of a segment.
+    lab.expect(&[("c tcp 10.1.0.1:4000 > 10.9.0.1:81 S len=100 frag=64", "reply")]);
+    assert_eq!((lab.field("ack"), lab.field("l4_ok")), (json!(1101), json!(true)));
+    // Another datagram with the same piece in front is not taken for it.
+    lab.expect(&[("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=40 id=8 mf", "none")]);
+    lab.expect(&[("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=40 id=9 frag=24", "icmp 3/3")]);
+    assert_eq!((lab.field("inner.len"), lab.field("inner.id")), (json!(68), json!(9)));
+}

@@ -247,8 +247,8 @@ impl Player {
         let now = self.director.now();
         for command in commands(line) {
             let done = match sysctl_of(command) {
-                _ if command.starts_with("ipvsadm") => {
-                    self.files.ipvsadm(command, &mut self.director);
+                _ if command.starts_with("ipvsadm") || command.contains("| ipvsadm") => {
+                    self.files.run(command, &mut self.director);
                     Ok(())
                 }
                 Some((key, value)) => {
@@ -392,26 +392,49 @@ impl Player {
 struct Files(HashMap<String, String>);
 
 impl Files {
-    /// Runs `ipvsadm …`, `ipvsadm-save …` or `ipvsadm-restore`, from and to files. What it says is not
-    /// compared: listings follow.
-    fn ipvsadm(&mut self, command: &str, director: &mut Director) {
+    /// Runs `ipvsadm …`, `ipvsadm-save …` or `ipvsadm-restore`, from and to files, or behind one another
+    /// with pipes between. What it says is not compared: listings follow.
+    fn run(&mut self, line: &str, director: &mut Director) {
+        let mut piped = String::new();
+        for command in line.split('|') {
+            piped = self.one(command.trim(), piped, director);
+        }
+    }
+
+    fn one(&mut self, command: &str, piped: String, director: &mut Director) -> String {
         let (command, to) = command.split_once('>').map_or((command, None), |(c, to)| (c, Some(to.trim())));
         let (command, from) = command.split_once('<').map_or((command, None), |(c, from)| (c, Some(from.trim())));
         let (program, options) = command.trim().split_once(' ').unwrap_or((command.trim(), ""));
         let line = match program {
             "ipvsadm-save" => format!("-S {options}"),
             "ipvsadm-restore" => "-R".to_owned(),
+            "echo" | "printf" => {
+                let text = options.trim_start_matches("-e ").trim_matches(['"', '\'']).replace("\\n", "\n");
+                return self.keep(to, text + "\n");
+            }
+            "cat" => return self.0.get(options.trim()).cloned().unwrap_or_default(),
             _ => options.to_owned(),
         };
         if director.rules.is_listing(line.trim()) {
             let now = director.now();
             let Director { rules, rig, .. } = director;
             let (_, listing, _) = rules.show(line.trim(), now, || rig.run());
-            self.0.extend(to.map(|to| (to.to_owned(), listing)));
-            return;
+            return self.keep(to, listing);
         }
-        let stdin = from.and_then(|from| self.0.get(from)).cloned().unwrap_or_default();
+        let stdin = from.and_then(|from| self.0.get(from)).cloned().unwrap_or(piped);
         director.ipvsadm(line.trim(), &stdin);
+        String::new()
+    }
+
+    /// Keeps what goes to a file; the rest goes on.
+    fn keep(&mut self, to: Option<&str>, text: String) -> String {
+        match to {
+            Some(file) => {
+                self.0.insert(file.to_owned(), text);
+                String::new()
+            }
+            None => text,
+        }
     }
 }
 

@@ -272,6 +272,15 @@ fn error_source(s: &Snapshot, dst: Ip, to: Ip) -> Option<Ip> {
     s.own_address(iface, to)
 }
 
+/// What a packet is an answer to: for the first piece of a datagram, the whole if it is at hand.
+fn datagram<'a, B: PacketBuf>(core: &Core<B>, packet: &'a [u8], whole: &'a mut [u8]) -> &'a [u8] {
+    let is_piece = packet.first().is_some_and(|b| b >> 4 == 4) && packet.get(6).is_some_and(|b| b & 0x20 != 0);
+    match is_piece.then(|| core.fragments.whole(packet, whole)).flatten() {
+        Some(n) => &whole[..n],
+        None => packet,
+    }
+}
+
 /// Sends an ICMP error about the packet in `buf`, whose IP header starts at `l2`.
 /// Returns its length from the IP header on; 0 when none was sent.
 pub fn send_error<I: PacketIo>(
@@ -282,9 +291,9 @@ pub fn send_error<I: PacketIo>(
     l2: usize,
     error: Error,
 ) -> usize {
-    let mut packet = [0; ICMP6_MAX];
+    let (mut packet, mut whole) = ([0; ICMP6_MAX], [0; ICMP4_MAX]);
     let n = buf.copy_out(l2, &mut packet);
-    let packet = &packet[..n];
+    let packet = datagram(core, &packet[..n], &mut whole);
     let Some((src, dst)) = addresses(packet).filter(|_| may_answer(packet)) else { return 0 };
     let Some(from) = error_source(s, dst, src) else { return 0 };
     if !core.limiter.take() {
@@ -328,6 +337,8 @@ pub fn send_reset<I: PacketIo>(
 ) -> usize {
     let data = buf.data();
     let (Some(packet), Some(flags)) = (data.get(l2..), data.get(l4 + 13)) else { return 0 };
+    let mut whole = [0; ICMP4_MAX];
+    let packet = datagram(core, packet, &mut whole);
     // A reset is never answered.
     let Some((src, _)) = addresses(packet).filter(|_| flags & 4 == 0) else { return 0 };
     if !core.limiter.take() {

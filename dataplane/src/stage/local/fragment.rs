@@ -17,6 +17,7 @@ use crate::link::WorkerLink;
 use crate::snapshot::Snapshot;
 use crate::stage::local::{Examined, nd};
 use crate::units::{Be16, Ip, Tick};
+use crate::wire::ipv4;
 use crate::worker::{Core, NO_LANE};
 
 /// Incomplete datagrams held at most, per worker.
@@ -59,6 +60,10 @@ struct DatagramKey {
 
 struct Piece<B> {
     buf: B,
+    /// Where its data begin in the buffer.
+    l4: u16,
+    /// Whether it forbids to be cut.
+    df: bool,
     first: u32,
     /// One past the last byte.
     end: u32,
@@ -72,11 +77,40 @@ struct Datagram<B> {
     pieces: ArrayVec<Piece<B>, PIECES_MAX>,
 }
 
+/// Bytes of a datagram that an ICMP error may quote behind the IP header (RFC 1812 section 4.3.2.3).
+const QUOTE: usize = 576 - 20 - 8 - 20;
+
+/// The beginning of the datagram that was completed last, for answers to it.
+struct Whole {
+    key: Option<DatagramKey>,
+    data: [u8; QUOTE],
+    len: usize,
+    /// Bytes behind the IP header in all.
+    total: u16,
+    df: bool,
+}
+
+impl Whole {
+    /// The largest pieces say whether the whole may be cut, as with Linux.
+    fn take<B: PacketBuf>(&mut self, key: DatagramKey, pieces: &[Piece<B>]) {
+        let largest = pieces.iter().map(|p| p.end - p.first).max();
+        self.df = pieces.iter().filter(|p| p.df).map(|p| p.end - p.first).max() == largest;
+        self.total = pieces.last().map_or(0, |p| p.end as u16);
+        self.len = 0;
+        for p in pieces {
+            let n = ((p.end - p.first) as usize).min(QUOTE - self.len);
+            self.len += p.buf.copy_out(usize::from(p.l4), &mut self.data[self.len..self.len + n]);
+        }
+        self.key = Some(key);
+    }
+}
+
 /// The pieces that wait, and the complete datagrams that are about to go on.
 pub struct Fragments<B> {
     datagrams: Vec<Datagram<B>>,
     held: usize,
     ready: VecDeque<B>,
+    whole: Whole,
 }
 
 impl<B: PacketBuf> Fragments<B> {
@@ -86,7 +120,31 @@ impl<B: PacketBuf> Fragments<B> {
             datagrams: Vec::with_capacity(DATAGRAMS_MAX),
             held: 0,
             ready: VecDeque::with_capacity(HELD_MAX + PIECES_MAX),
+            whole: Whole { key: None, data: [0; QUOTE], len: 0, total: 0, df: false },
         }
+    }
+
+    /// The datagram that an IPv4 packet is the first piece of, as an answer to it quotes it: written to
+    /// `out` with the piece's header, as far as is known. Its length; `None` when this is not the
+    /// datagram that was completed last, which another worker may have done.
+    #[cold]
+    pub fn whole(&self, first: &[u8], out: &mut [u8]) -> Option<usize> {
+        let h = ipv4::Ipv4::first(first)?;
+        let (key, header) = (self.whole.key?, first.get(..usize::from(first[0] & 15) * 4)?);
+        let same = (h.src(), h.dst(), u32::from(h.id()), h.protocol()) == (key.src, key.dst, key.id, key.proto);
+        let is_first = h.fragment_word() & (ipv4::MF | ipv4::OFFSET) == ipv4::MF;
+        let total = u16::try_from(header.len()).ok()?.checked_add(self.whole.total)?;
+        if !same || !is_first {
+            return None;
+        }
+        let n = header.len() + self.whole.len;
+        let (head, data) = out.get_mut(..n)?.split_at_mut(header.len());
+        head.copy_from_slice(header);
+        head[2..4].copy_from_slice(&total.to_be_bytes());
+        head[6..8].copy_from_slice(&(if self.whole.df { ipv4::DF } else { 0 }).to_be_bytes());
+        ipv4::fill_checksum(head);
+        data.copy_from_slice(&self.whole.data[..self.whole.len]);
+        Some(n)
     }
 
     /// The next piece of a complete datagram.
@@ -179,6 +237,9 @@ impl<B: PacketBuf> Fragments<B> {
         let d = self.datagrams.swap_remove(at);
         self.held -= d.pieces.len();
         let ports = d.ports.unwrap_or(0);
+        if d.key.dst.is_v4() {
+            self.whole.take(d.key, &d.pieces);
+        }
         for mut piece in d.pieces {
             piece.buf.set_mark(MARKED | ports | if piece.first > 0 { LATER } else { 0 });
             self.ready.push_back(piece.buf);
@@ -242,7 +303,8 @@ pub(super) fn keep<I: PacketIo>(
     } else {
         None
     };
-    let piece = Piece { buf, first, end, last };
+    let df = lane.v4 && buf.data().get(usize::from(lane.l2) + 6).is_some_and(|b| b & 0x40 != 0);
+    let piece = Piece { buf, l4: lane.l4, df, first, end, last };
     if let Err((buf, why, spoilt)) = core.fragments.add(key, piece, ports, core.now) {
         core.link.counters.drop(why).add(1);
         io.free(buf);
