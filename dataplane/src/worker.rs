@@ -322,14 +322,14 @@ impl<B> Core<B> {
             }
             Fate::Remove
         });
-        for record in shadows {
-            flows.unshadow(&record);
+        // By reference: to take them out of their arrays would be to copy the arrays, each poll.
+        for record in &shadows {
+            flows.unshadow(record);
         }
         let expired = n as u64;
-        for record in kept {
+        for record in &kept {
             self.agree(&record.key(), record.real, TEMPLATE_GRACE_MS, |_| true);
         }
-        // By reference: to take them out of their arrays would be to copy the arrays, each poll.
         for record in &extended {
             let _ = orphans.try_push(self.give_extension(record));
         }
