@@ -9,8 +9,8 @@ set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 # Whole names as objdump demangles them; all must be there, or be inlined into those that are.
-HOT='dataplane::stage::fast::(look|guess|settle|call|call_all|send_back|six::six|reply::(reply|among|way)|rewrite::(direct|nat|ipip|sort))'
-NEEDED=(look guess settle reply::among six::six rewrite::direct rewrite::nat rewrite::ipip)
+HOT='dataplane::stage::fast::(look|guess|settle|call|call_all|answer|foreign::(foreign|requests|close_up|taken|sort)|six::(six|look_steering)|reply::(reply|taken|among|look_steering|way)|rewrite::(direct|nat|ipip|sort))'
+NEEDED=(look guess settle foreign::foreign foreign::requests foreign::close_up reply::among six::six rewrite::direct rewrite::nat rewrite::ipip)
 
 case ${1:-} in
 -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
