@@ -157,8 +157,8 @@ pub struct Burst<B> {
     pub came: [u8; BURST],
     /// Lanes that the fast stage has handed over, and that no other has moved up to.
     pub gone: Lanes,
-    /// Whether it has handed any over.
-    pub handed: bool,
+    /// The length of the frames that it has handed over, bytes.
+    pub away: u64,
 }
 
 impl<B: PacketBuf> Burst<B> {
@@ -175,14 +175,14 @@ impl<B: PacketBuf> Burst<B> {
             finished: Lanes(0),
             came: NUMBERS,
             gone: Lanes(0),
-            handed: false,
+            away: 0,
         }
     }
 
     /// Begins with a burst whose packets may have to be handed over.
     #[inline(always)]
     pub fn number(&mut self) {
-        (self.came, self.gone, self.handed) = (NUMBERS, Lanes(0), false);
+        (self.came, self.gone, self.away) = (NUMBERS, Lanes(0), 0);
     }
 
     /// The length of all frames, bytes.

@@ -570,7 +570,7 @@ impl<I: PacketIo> Worker<I> {
         if steer {
             let Self { core, io, burst, .. } = self;
             core.to_others.end_burst(io, &core.link.counters);
-            burst.handed = false;
+            burst.away = 0;
         }
         bytes
     }

@@ -100,6 +100,7 @@ pub fn fast<I: PacketIo>(
         (whole_len, answered) = (Some(len), back.0.count_ones());
     }
     let (mut known, mut grown, mut plain6) = (Known::default(), 0, Lanes(0));
+    let before = burst.away;
     let (mut plain, mut len) = match s.serves {
         [_, true] => look(core, &burst.bufs[..n], &mut burst.quick[..n], mac),
         [true, false] => (0, 0),
@@ -127,8 +128,8 @@ pub fn fast<I: PacketIo>(
     let all = Lanes::first(burst.n);
     let left = Lanes(all.0 & !known.ready.0 & !back.0);
     let whole = known.way.map(Forward::port).filter(|_| known.ready == all);
-    let bytes = if burst.handed { burst.bytes() } else { len.wrapping_add(grown) };
-    send(core, io, burst, known.ready, whole, bytes);
+    let left_here = len.wrapping_add(grown).wrapping_sub(burst.away.wrapping_sub(before));
+    send(core, io, burst, known.ready, whole, left_here);
     // Replies are plain packets as well, which belong to no flow as requests.
     let replies = (plain > 0 && s.translates[1]) || (plain6.0 & left.0 != 0 && s.translates[0]);
     if !replies_first && replies && !left.is_empty() {
@@ -412,8 +413,8 @@ fn answer<I: PacketIo>(
 ) -> Lanes {
     let mut ports = [PortId(0); BURST];
     let back = reply::reply(s, core, io, burst, lanes, station, &mut ports);
-    let bytes = if burst.handed { burst.bytes() } else { bytes };
-    send_back(core, io, burst, &back, &ports, bytes)
+    let left_here = bytes.wrapping_sub(burst.away);
+    send_back(core, io, burst, &back, &ports, left_here)
 }
 
 /// Sends replies; `bytes` as above. Returns which they were.

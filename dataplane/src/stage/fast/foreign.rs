@@ -136,19 +136,20 @@ pub(super) fn hand_over<I: PacketIo>(
     kind: Kind,
     mut is_so: impl FnMut(&I::Buf, &Quick) -> bool,
 ) -> Lanes {
-    let mut gone = Lanes(0);
+    let (mut gone, mut away) = (Lanes(0), 0);
     for i in lanes {
         let i = i & (BURST - 1);
         let q = &burst.quick[i];
         if burst.bufs[i].as_ref().is_some_and(|buf| is_so(buf, q))
             && let Some(buf) = burst.bufs[i].take()
         {
+            away += buf.total_len() as u64;
             core.hand_over(q.hash.owner(workers), (buf, Learnt::new(q, kind)), burst.came[i], io);
             gone.insert(i);
         }
     }
     burst.gone.0 |= gone.0;
-    burst.handed |= !gone.is_empty();
+    burst.away += away;
     gone
 }
 
@@ -156,10 +157,13 @@ pub(super) fn hand_over<I: PacketIo>(
 /// `marked` are then.
 #[inline(never)]
 pub(super) fn close_up<B: PacketBuf>(burst: &mut Burst<B>, keep: Lanes, marked: Lanes) -> Lanes {
-    let keep = Lanes(keep.0 & !std::mem::take(&mut burst.gone).0);
+    let keep = keep.0 & !std::mem::take(&mut burst.gone).0;
     let Burst { bufs, quick, came, .. } = burst;
-    let (mut to, mut moved) = (0, 0);
-    for from in keep {
+    // Up to the first gap nothing moves.
+    let mut to = keep.trailing_ones() as usize;
+    let stay = Lanes::first(to).0;
+    let mut moved = marked.0 & stay;
+    for from in Lanes(keep & !stay) {
         let (from, at) = (from & (BURST - 1), to & (BURST - 1));
         bufs.swap(at, from);
         quick[at] = quick[from];

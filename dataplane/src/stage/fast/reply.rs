@@ -135,7 +135,7 @@ fn look_steering<I: PacketIo, F: Family<N>, const N: usize>(
         }
         last.2
     });
-    if !burst.handed || *lanes != Lanes::first(burst.n) {
+    if burst.away == 0 || *lanes != Lanes::first(burst.n) {
         return plain;
     }
     let moved = foreign::close_up(burst, *lanes, plain);

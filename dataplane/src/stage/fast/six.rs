@@ -67,7 +67,7 @@ fn look_steering<I: PacketIo>(
         }
         last.1
     });
-    let whole = burst.handed && lanes == Lanes::first(burst.n);
+    let whole = burst.away > 0 && lanes == Lanes::first(burst.n);
     (if whole { foreign::close_up(burst, lanes, plain) } else { plain }, bytes)
 }
 
