@@ -5,6 +5,9 @@
 //! Each time round a buffer gets a whole new header, so that nothing is left of what the
 //! director did to it. What a packet costs here is the same for every pipeline behind.
 
+use std::sync::{Arc, Mutex};
+
+use dataplane::burst::Lanes;
 use dataplane::flow::memory::prefetch_near;
 use dataplane::io::{BURST, PacketBuf, PacketIo, RxInfo, TxOffload};
 use dataplane::units::PortId;
@@ -195,9 +198,15 @@ impl Pace {
     }
 }
 
+/// Buffers that no port needs now: as with a pool of DPDK's, who has too many gives some back, and who
+/// has too few takes some, many at a time.
+pub type Depot = Arc<Mutex<Vec<GenBuf>>>;
+
 /// One worker's generator port.
 pub struct GenIo {
     free: Vec<GenBuf>,
+    /// Where buffers go that have piled up here; none with a single port.
+    pub depot: Option<Depot>,
     /// What comes.
     pub traffic: Traffic,
     /// Packets of one receive call.
@@ -216,12 +225,16 @@ pub struct GenIo {
 
 /// Buffers of a port: fewer than a hand-off ring holds, so that two workers never fill one.
 const POOL: usize = 1024;
+/// Buffers beyond which some go to the depot.
+const PLENTY: usize = POOL + POOL / 4;
+/// Buffers that go there or come from there at a time.
+const LOAD: usize = POOL / 4;
 
 impl GenIo {
     /// A port with this traffic.
     pub fn new(traffic: Traffic) -> Self {
         let free = (0..POOL).map(|_| GenBuf::new()).collect();
-        Self { free, traffic, burst: BURST, pace: None, delays: None, own: None, sent: 0, received: 0 }
+        Self { free, depot: None, traffic, burst: BURST, pace: None, delays: None, own: None, sent: 0, received: 0 }
     }
 
     /// Counts what a call took, unless the core was away meanwhile, or nothing was done.
@@ -231,6 +244,18 @@ impl GenIo {
         if let Some(own) = &mut self.own {
             let spent = tsc() - begin;
             *own += if n > 0 && spent < AWAY { spent } else { 0 };
+        }
+    }
+
+    /// Fetches buffers, or brings some back.
+    #[cold]
+    fn visit(&mut self) {
+        let Some(mut depot) = self.depot.as_ref().and_then(|d| d.lock().ok()) else { return };
+        if self.free.len() > PLENTY {
+            depot.extend(self.free.drain(..LOAD));
+        } else {
+            let from = depot.len().saturating_sub(LOAD);
+            self.free.extend(depot.drain(from..));
         }
     }
 
@@ -262,7 +287,15 @@ impl PacketIo for GenIo {
     #[inline]
     fn rx(&mut self, _: PortId, out: &mut [Option<GenBuf>; BURST]) -> usize {
         let begin = if self.own.is_some() { tsc() } else { 0 };
+        if self.free.len() < BURST && self.depot.is_some() {
+            self.visit();
+        }
         let mut n = self.burst.min(self.free.len());
+        // Where buffers are with another worker who is away, packets would come one by one, and cost as much
+        // as a burst: they wait.
+        if self.own.is_some() && n < self.burst {
+            n = 0;
+        }
         if let Some(pace) = &mut self.pace {
             n = n.min(pace.due(tsc()));
         }
@@ -288,6 +321,9 @@ impl PacketIo for GenIo {
             }
         }
         self.free.extend(bufs[..n].iter_mut().filter_map(Option::take));
+        if self.free.len() > PLENTY {
+            self.visit();
+        }
         self.sent += n as u64;
         self.account(begin, n);
         n
@@ -303,6 +339,12 @@ impl PacketIo for GenIo {
     fn copy(&mut self, _: &GenBuf) -> Option<GenBuf> {
         None
     }
+}
+
+/// Gives ports one depot.
+pub fn share<'a>(ports: impl Iterator<Item = &'a mut GenIo>) {
+    let depot = Depot::default();
+    ports.for_each(|io| io.depot = Some(depot.clone()));
 }
 
 /// The pipelines that the director is measured against.
@@ -328,11 +370,82 @@ impl Bare {
     pub fn macswap(&mut self) -> usize {
         let n = self.io.rx(PortId(0), &mut self.bufs);
         for buf in self.bufs[..n].iter_mut().flatten() {
-            if let Some(macs) = buf.data_mut().first_chunk_mut::<12>() {
-                let (a, b) = macs.split_at_mut(6);
-                a.swap_with_slice(b);
-            }
+            swap(buf);
         }
         self.io.tx(PortId(0), &mut self.bufs[..], n)
+    }
+}
+
+#[inline(always)]
+fn swap(buf: &mut GenBuf) {
+    if let Some(macs) = buf.data_mut().first_chunk_mut::<12>() {
+        let (a, b) = macs.split_at_mut(6);
+        a.swap_with_slice(b);
+    }
+}
+
+/// One of two workers that exchange the Ethernet addresses of their packets, and do nothing else but
+/// hand some of them to each other: what travelling costs.
+pub struct Ferry {
+    /// The port.
+    pub io: GenIo,
+    /// Which packets of the sequence travel.
+    pub foreign: Vec<bool>,
+    bufs: Box<[Option<GenBuf>; BURST]>,
+    collected: Vec<GenBuf>,
+    to: rtrb::Producer<GenBuf>,
+    from: rtrb::Consumer<GenBuf>,
+}
+
+impl Ferry {
+    /// Two of them, connected.
+    pub fn pair() -> Vec<Self> {
+        let ((to_b, from_a), (to_a, from_b)) = (rtrb::RingBuffer::new(2048), rtrb::RingBuffer::new(2048));
+        let made = |to, from| Self {
+            io: GenIo::new(Traffic::Silence),
+            foreign: Vec::new(),
+            bufs: Box::new([const { None }; BURST]),
+            collected: Vec::with_capacity(2 * BURST),
+            to,
+            from,
+        };
+        let mut pair = vec![made(to_b, from_b), made(to_a, from_a)];
+        share(pair.iter_mut().map(|f| &mut f.io));
+        pair
+    }
+
+    /// Receives, hands over, takes over, sends. Returns how many packets it met.
+    #[inline(never)]
+    pub fn poll(&mut self) -> usize {
+        let n = self.io.rx(PortId(0), &mut self.bufs);
+        let is_foreign = |b: &GenBuf| u64::from(self.foreign[b.0.note as usize]);
+        let foreign = self.bufs[..n].iter().rev().flatten().fold(0, |all, b| all << 1 | is_foreign(b));
+        self.collected.extend(Lanes(foreign).filter_map(|i| self.bufs[i].take()));
+        let mut own = 0;
+        for i in Lanes(Lanes::first(n).0 & !foreign) {
+            self.bufs.swap(own, i);
+            own += 1;
+        }
+        self.send(own);
+        if self.collected.len() >= BURST / 2 || n == 0 {
+            let many = self.collected.len();
+            if let Ok(chunk) = self.to.write_chunk_uninit(many) {
+                chunk.fill_from_iter(self.collected.drain(..));
+            }
+        }
+        let taken = self.from.slots().min(BURST);
+        if let (Ok(chunk), true) = (self.from.read_chunk(taken), taken > 0) {
+            for (slot, buf) in self.bufs.iter_mut().zip(chunk) {
+                buf.prefetch_whole();
+                *slot = Some(buf);
+            }
+            self.send(taken);
+        }
+        n + taken
+    }
+
+    fn send(&mut self, n: usize) {
+        self.bufs[..n].iter_mut().flatten().for_each(swap);
+        self.io.tx(PortId(0), &mut self.bufs[..], n);
     }
 }
