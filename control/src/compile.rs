@@ -139,7 +139,7 @@ pub fn real(input: &Input, key: &ServiceKey, r: &RealServer, id: RealId) -> Opti
         id,
         service: input.ids.service(key).unwrap_or(ServiceId::NONE),
         addr,
-        port: if matches!(key, ServiceKey::Mark { .. }) && !rewrites(r.mode) { 0 } else { r.address.port },
+        port: r.address.port,
         mode: mode(r.mode),
         tunnel: tunnel(r.tunnel),
         weight: r.weight,

@@ -470,7 +470,7 @@ fn answers_to_datagrams_in_pieces_quote_them_put_together() {
         ("", "c udp 10.1.0.1:4000 > 10.9.0.1:54 len=200", "icmp 3/3", 64),
         (" reverse", "c udp 10.1.0.1:4000 > 10.9.0.1:99 len=200", "icmp 3/3", 64),
         (" ttl=1", "c udp 10.1.0.1:4000 > 10.9.0.1:53 len=200", "icmp 11/0", 1),
-        (" ttl=1 reverse", "c udp 10.1.0.1:4000 > 10.2.0.11:53 len=200", "icmp 11/0", 1),
+        (" ttl=1 reverse", "c tcp 10.1.0.1:4000 > 10.9.0.1:80 S len=188", "icmp 11/0", 1),
     ] {
         for df in ["", " df"] {
             lab.expect(&[(&format!("{packet} id=7 frag=64{order}{df}"), verdict)]);
@@ -485,6 +485,14 @@ fn answers_to_datagrams_in_pieces_quote_them_put_together() {
     // A reset acknowledges all of a segment.
     lab.expect(&[("c tcp 10.1.0.1:4000 > 10.9.0.1:81 S len=100 frag=64", "reply")]);
     assert_eq!((lab.field("ack"), lab.field("l4_ok")), (json!(1101), json!(true)));
+    // A router looks at each piece by itself.
+    for packet in ["c udp 10.1.0.1:4000 > 10.2.0.11:99", "s udp 10.2.0.11:53 > 10.1.0.1:4000"] {
+        lab.send(&format!("{packet} len=200 id=7 frag=64 ttl=1"));
+        assert_eq!(
+            (lab.field("type"), lab.field("inner.len"), lab.field("inner.mf")),
+            (json!(11), json!(84), json!(true))
+        );
+    }
     // Another datagram with the same piece in front is not taken for it.
     lab.expect(&[("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=40 id=8 mf", "none")]);
     lab.expect(&[("c udp 10.1.0.1:4000 > 10.9.0.1:54 len=40 id=9 frag=24", "icmp 3/3")]);

@@ -156,3 +156,26 @@ fn all_clients_may_be_one() {
     assert_eq!(lab.line("-Ln", "TCP"), "TCP 10.9.0.1:80 rr persistent 60 mask 0.0.0.0");
     assert!(lab.show("-Sn").starts_with("-A -t 10.9.0.1:80 -s rr -p 60 -M 0.0.0.0\n"));
 }
+
+#[test]
+fn a_marks_connections_show_the_servers_port_even_where_it_is_not_written() {
+    let world =
+        json!({"setup": ["iptables -t mangle -A PREROUTING -d 10.9.0.1 -j MARK --set-mark 1"], "vips": ["10.9.0.1"]});
+    let servers = ["10.2.0.11:8080 -g", "10.2.0.12:8081 -i", "10.2.0.13 -g", "10.2.0.14:8082 -m"];
+    let mut rules = vec!["-A -f 1 -s rr".to_owned()];
+    rules.extend(servers.map(|s| format!("-a -f 1 -r {s}")));
+    let mut lab = Lab::with(world, &rules.iter().map(String::as_str).collect::<Vec<_>>());
+    lab.expect(&[
+        ("c tcp 10.1.0.1:1 > 10.9.0.1:80 S", "nat 10.2.0.14:8082"),
+        ("c udp 10.1.0.1:2 > 10.9.0.1:80 len=1", "dr 10.2.0.13"),
+        ("c tcp 10.1.0.1:3 > 10.9.0.1:80 S", "tun 10.2.0.12"),
+        ("c tcp 10.1.0.1:4 > 10.9.0.1:80 S", "dr 10.2.0.11"),
+    ]);
+    assert_eq!(lab.field("dport"), 80);
+    let destinations: Vec<String> =
+        lab.connections().iter().filter_map(|c| c.split(' ').next_back().map(str::to_owned)).collect();
+    assert_eq!(destinations, ["10.2.0.14:8082", "10.2.0.12:8081", "10.2.0.11:8080", "10.2.0.13:80"]);
+    // With persistence it is the packet's port that they go to.
+    lab.ipvsadm("-E -f 1 -s rr -p 60");
+    lab.expect(&[("c tcp 10.1.0.2:1 > 10.9.0.1:80 S", "nat 10.2.0.14:80")]);
+}

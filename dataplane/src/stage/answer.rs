@@ -272,9 +272,11 @@ fn error_source(s: &Snapshot, dst: Ip, to: Ip) -> Option<Ip> {
     s.own_address(iface, to)
 }
 
-/// What a packet is an answer to: for the first piece of a datagram, the whole if it is at hand.
-fn datagram<'a, B: PacketBuf>(core: &Core<B>, packet: &'a [u8], whole: &'a mut [u8]) -> &'a [u8] {
+/// What a packet is an answer to: for the first piece of a datagram to the director or a VIP, the whole if
+/// it is at hand. Routers judge each piece by itself.
+fn datagram<'a, B: PacketBuf>(s: &Snapshot, core: &Core<B>, packet: &'a [u8], whole: &'a mut [u8]) -> &'a [u8] {
     let is_piece = packet.first().is_some_and(|b| b >> 4 == 4) && packet.get(6).is_some_and(|b| b & 0x20 != 0);
+    let is_piece = is_piece && addresses(packet).is_some_and(|(_, dst)| s.local(dst).is_some());
     match is_piece.then(|| core.fragments.whole(packet, whole)).flatten() {
         Some(n) => &whole[..n],
         None => packet,
@@ -293,7 +295,7 @@ pub fn send_error<I: PacketIo>(
 ) -> usize {
     let (mut packet, mut whole) = ([0; ICMP6_MAX], [0; ICMP4_MAX]);
     let n = buf.copy_out(l2, &mut packet);
-    let packet = datagram(core, &packet[..n], &mut whole);
+    let packet = datagram(s, core, &packet[..n], &mut whole);
     let Some((src, dst)) = addresses(packet).filter(|_| may_answer(packet)) else { return 0 };
     let Some(from) = error_source(s, dst, src) else { return 0 };
     if !core.limiter.take() {
@@ -338,7 +340,7 @@ pub fn send_reset<I: PacketIo>(
     let data = buf.data();
     let (Some(packet), Some(flags)) = (data.get(l2..), data.get(l4 + 13)) else { return 0 };
     let mut whole = [0; ICMP4_MAX];
-    let packet = datagram(core, packet, &mut whole);
+    let packet = datagram(s, core, packet, &mut whole);
     // A reset is never answered.
     let Some((src, _)) = addresses(packet).filter(|_| flags & 4 == 0) else { return 0 };
     if !core.limiter.take() {
