@@ -182,6 +182,34 @@ fn a_difference_is_meant_only_where_the_step_shows_its_kind() {
 }
 
 #[test]
+fn refusals_that_are_meant_show_what_they_are() {
+    let out = |side: &str, to: &str, ip: &str| {
+        format!(r#"{{"side":"{side}","to":"{to}","method":"nat","text":"","ip":{{"v":4,{ip}}}}}"#)
+    };
+    let play = |sent: &str, out: &str| {
+        let result = format!(r#"{{"type":"pkt","n":1,"side":"c","sent":"{sent}","verdict":"","out":[{out}]}}"#);
+        played("", &format!(r#"{{"pkt":"c {sent}"}}"#), &result)
+    };
+    let piece = out("s", "10.2.0.11", r#""proto":"tcp","off":8,"len":28"#);
+    let too_big = out("c", "10.3.0.2", r#""proto":"icmp","type":3,"code":4"#);
+    let stamp = out("c", "10.3.0.2", r#""proto":"icmp","type":14,"code":0"#);
+    for (sent, out, meant) in [
+        ("tcp 10.1.0.1:4000 > 10.9.0.1:80 S len=9 frag=16", &piece, true),
+        ("tcp 10.1.0.1:4000 > 10.9.0.1:80 S len=9 frag=24", &piece, false),
+        ("tcp 10.1.0.1:4000 > 10.9.0.1:80 S len=3000 frag=1480 df", &too_big, true),
+        ("tcp 10.1.0.1:4000 > 10.9.0.1:80 S len=3000 frag=1480", &too_big, false),
+        ("tcp 10.1.0.1:4000 > 10.9.0.1:81 S len=3000 frag=1480 df", &too_big, false),
+        ("icmp 10.1.0.1 > 10.9.0.1 type=13 len=12", &stamp, true),
+        ("icmp 10.1.0.1 > 10.9.0.1 type=17 len=12", &stamp, false),
+        ("icmp 10.1.0.1 > 10.9.0.1 type=13 len=12", &piece, false),
+        ("x 10.1.0.1 > 10.9.0.1 len=12 proto=50", &piece, true),
+        ("x 10.1.0.1 > 10.9.0.1 len=12 proto=52", &piece, false),
+    ] {
+        assert_eq!(matches!(play(sent, out), Outcome::OnPurpose(_)), meant, "{sent}: {out}");
+    }
+}
+
+#[test]
 fn the_player_takes_the_worlds_lines_however_they_are_written() {
     let begin = r#"{"type":"begin","servers":{"10.2.0.11":"02:00:00:00:02:01"},"vips":["10.9.0.1"]}"#;
     let scenario = r#"{"rules":["-A -f 7 -s rr","-a -f 7 -r 10.2.0.11 -g"],

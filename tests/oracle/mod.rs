@@ -5,6 +5,7 @@ pub mod dissect;
 pub mod lab;
 pub mod language;
 pub mod listing;
+mod pieces;
 pub mod player;
 pub mod purpose;
 pub mod rules;

@@ -9,6 +9,8 @@ use control::ipvsadm::{self, Command, Marks};
 use control::model::ForwardingMode;
 use serde_json::Value;
 
+use crate::oracle::pieces::pieces;
+
 /// A kind of difference that is meant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Purpose {
@@ -44,13 +46,21 @@ pub enum Purpose {
     AlwaysCounted,
     /// What wraps IPv6 in IPv4 may not be cut on its way.
     TunnelDf,
+    /// A segment whose first piece does not show its header is refused.
+    TinyPiece,
+    /// Pieces that fit go on, though the whole would not and forbids to be cut.
+    FittingPieces,
+    /// Timestamps are neither filled in nor told.
+    Timestamps,
+    /// ESP and AH belong to no flow.
+    Ipsec,
 }
 
 use Purpose::*;
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         NoUdpChecksum,
         QuotedChecksum,
         Icmpv6FromServer,
@@ -67,6 +77,10 @@ impl Purpose {
         MoreSchedulers,
         AlwaysCounted,
         TunnelDf,
+        TinyPiece,
+        FittingPieces,
+        Timestamps,
+        Ipsec,
     ];
 
     /// The first cell of its row in docs/differences-from-ipvs.md.
@@ -88,6 +102,10 @@ impl Purpose {
             MoreSchedulers => "`-s twos`",
             AlwaysCounted => "counters without `run_estimation`",
             TunnelDf => "what wraps IPv6 in IPv4",
+            TinyPiece => "a first piece without a whole TCP header",
+            FittingPieces => "datagrams in pieces that all forbid fragmentation",
+            Timestamps => "timestamp options, timestamp requests",
+            Ipsec => "ESP and AH",
         }
     }
 }
@@ -113,13 +131,16 @@ pub struct Sent<'a> {
 }
 
 impl Sent<'_> {
-    fn word(&self, n: usize) -> &str {
+    pub(super) fn word(&self, n: usize) -> &str {
         self.text.split_whitespace().nth(n).unwrap_or_default()
     }
-    fn option(&self, name: &str) -> Option<u64> {
+    pub(super) fn option(&self, name: &str) -> Option<u64> {
         self.text.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
     }
-    fn has(&self, word: &str) -> bool {
+    fn word_of(&self, name: &str) -> Option<&str> {
+        self.text.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='))
+    }
+    pub(super) fn has(&self, word: &str) -> bool {
         self.text.split_whitespace().any(|w| w == word)
     }
     /// An ICMP error, of either family, about a tunnel's packet, from the servers' side.
@@ -169,7 +190,7 @@ fn is_error(ip: &Value) -> bool {
 }
 
 /// How many bytes the outermost wrapping of a packet takes.
-fn overhead(outer: &Value) -> Option<u64> {
+pub(super) fn overhead(outer: &Value) -> Option<u64> {
     let header = if outer["v"] == 6 { 40 } else { 20 };
     match outer["proto"].as_str()? {
         "ipip" | "ipv6" => Some(header),
@@ -177,26 +198,6 @@ fn overhead(outer: &Value) -> Option<u64> {
         "udp" if matches!(outer["dport"].as_u64(), Some(6080 | 9999)) => Some(header + 12),
         _ => None,
     }
-}
-
-/// Whether a datagram that came in pieces went through a tunnel to the server that the kernel chose
-/// as well, complete, each piece wrapped.
-fn pieces(sent: &Sent, got: &[Out], wanted: &[Value]) -> bool {
-    let Some(server) = got.first().and_then(|o| o.to.as_ref()) else { return false };
-    let inner = |o: &Out| {
-        let ip = &o.ip["inner"];
-        let wrapped = o.side == "s" && o.to.as_ref() == Some(server) && overhead(&o.ip).is_some();
-        let mine = sent.word(1).starts_with(ip["src"].as_str()?) && sent.word(3).starts_with(ip["dst"].as_str()?);
-        let first = ip["off"].as_u64().unwrap_or(0);
-        (wrapped && mine).then_some((first, first + ip["len"].as_u64()? - 20, ip["mf"] == true))
-    };
-    let Some(mut spans) = got.iter().map(inner).collect::<Option<Vec<_>>>() else { return false };
-    spans.sort_unstable();
-    let whole = spans.iter().try_fold(0, |at, (first, end, _)| (*first == at).then_some(*end));
-    let ends = spans.iter().rev().enumerate().all(|(n, (_, _, more))| *more == (n > 0));
-    let header = if sent.text.starts_with("tcp") { 20 } else { 8 };
-    let complete = whole == sent.option("len").map(|len| len + header);
-    complete && ends && !wanted.is_empty() && wanted.iter().all(|w| w["side"] == "s" && w["to"] == server.as_str())
 }
 
 /// What an ipvsadm line does to the rules.
@@ -261,7 +262,13 @@ impl Known {
     pub fn packets(&mut self, sent: &Sent, got: &[Out], expected: &Value) -> Option<Purpose> {
         let wanted = expected["out"].as_array().map_or(&[][..], Vec::as_slice);
         if sent.option("frag").is_some() {
-            return pieces(sent, got, wanted).then_some(TunnelledPieces);
+            return pieces(sent, got, wanted);
+        }
+        if let ([], [w], "c") = (got, wanted, sent.side)
+            && sent.text.starts_with("icmp ")
+            && (sent.option("type"), w["ip"]["type"].as_u64()) == (Some(13), Some(14))
+        {
+            return Some(Timestamps);
         }
         if sent.side == "c" && wanted.is_empty() && self.is_narrow(got) {
             return Some(NarrowTunnel);
@@ -320,6 +327,11 @@ impl Known {
 
     /// A packet some fields of which differ.
     pub fn fields(&self, sent: &Sent, got: &Value, fields: &[Field]) -> Option<Purpose> {
+        let refused = matches!((got["type"].as_u64(), got["code"].as_u64()), (Some(3), Some(2)) | (Some(4), Some(1)));
+        let elsewhere = fields.iter().any(|f| f.path == "side" && f.got == "c" && f.want == "s");
+        if matches!(sent.option("proto"), Some(50 | 51)) && refused && elsewhere {
+            return Some(Ipsec);
+        }
         let [f] = fields else { return None };
         if f.path == "l4_ok" && f.got == "none" && f.want == true && got["proto"] == "udp" && sent.has("nosum") {
             return Some(NoUdpChecksum);
@@ -327,6 +339,11 @@ impl Known {
         let stale = f.path == "inner.l4_ok" && f.got == true && f.want == false;
         if stale && sent.text.starts_with("icmp") && is_error(got) {
             return Some(QuotedChecksum);
+        }
+        let stamped = |options: &str| options.starts_with("44") || options.starts_with("0144");
+        if matches!(f.path.as_str(), "ipopt" | "inner.ipopt") && sent.word_of("ipopt").is_some_and(stamped) {
+            let len = |v: &Value| v.as_str().map(str::len);
+            return (len(&f.got).is_none() || len(&f.got) == len(&f.want)).then_some(Timestamps);
         }
         let six_in_four = got["v"] == 4 && overhead(got).is_some() && got["inner"]["v"] == 6;
         if f.path == "df" && f.got == true && f.want == false && six_in_four && sent.side == "c" {
