@@ -8,15 +8,18 @@ use dataplane::link::WorkerLink;
 use dataplane::units::{Ip, PortId, RealId};
 
 use super::core::Engine;
-use super::report::{DropView, PortView, ServerView, ServiceView, Stats, Status, Version, WorkerView};
+use super::report::{DropView, PortView, ServerView, ServiceView, Stats, Status, Traffic, Version, WorkerView};
 use super::request::{Reply, Request, Response};
 use crate::model::{ForwardingMode, RealServer, Service};
 
 impl Engine {
     pub(super) fn query(&self, request: &Request, now: u64) -> Reply {
         Ok(match request {
-            Request::Services => Response::Services(self.services.iter().map(|s| self.service_view(s)).collect()),
-            Request::Service(key) => Response::Service(Box::new(self.service_view(self.services.get(key)?))),
+            Request::Services => Response::Services(self.service_views(&self.statistics.read(self.ids.reals_used()))),
+            Request::Service(key) => {
+                let one = self.service_view(self.services.get(key)?, |id| self.statistics.raw(id));
+                Response::Service(Box::new(one))
+            }
             Request::Stats => Response::Stats(Box::new(self.stats())),
             Request::Neighbours => Response::Neighbours(self.neighbours.view(&self.topology, now)),
             Request::Ports => Response::Ports(self.port_views()),
@@ -31,8 +34,14 @@ impl Engine {
         })
     }
 
-    fn service_view(&self, s: &Service) -> ServiceView {
-        let (traffic, rates) = self.statistics.service(&s.address, &self.ids);
+    /// All services; `raw` is what was counted on all slots.
+    fn service_views(&self, raw: &[Traffic]) -> Vec<ServiceView> {
+        let of = |id: RealId| raw.get(id.index()).copied().unwrap_or_default();
+        self.services.iter().map(|s| self.service_view(s, of)).collect()
+    }
+
+    fn service_view(&self, s: &Service, raw: impl Fn(RealId) -> Traffic) -> ServiceView {
+        let (traffic, rates) = self.statistics.service(&s.address, &self.ids, &raw);
         ServiceView {
             address: s.address,
             scheduler: s.scheduler,
@@ -48,13 +57,13 @@ impl Engine {
                 .servers
                 .iter()
                 .zip(self.ids.list(&s.address))
-                .map(|(r, id)| self.server_view(r, Some(*id).filter(|id| *id != RealId::NONE)))
+                .map(|(r, id)| self.server_view(r, Some(*id).filter(|id| *id != RealId::NONE), &raw))
                 .collect(),
         }
     }
 
-    fn server_view(&self, r: &RealServer, id: Option<RealId>) -> ServerView {
-        let (traffic, rates) = id.map(|id| self.statistics.server(id)).unwrap_or_default();
+    fn server_view(&self, r: &RealServer, id: Option<RealId>, raw: impl Fn(RealId) -> Traffic) -> ServerView {
+        let (traffic, rates) = id.map(|id| self.statistics.server(id, raw(id))).unwrap_or_default();
         let sum = |f: fn(&WorkerLink, RealId) -> u32| {
             let one = |l: &Arc<WorkerLink>, id: RealId| if id.index() < l.counts.capacity() { f(l, id) } else { 0 };
             id.map_or(0, |id| self.links.iter().map(|l| one(l, id)).fold(0, u32::wrapping_add))
@@ -77,7 +86,8 @@ impl Engine {
     }
 
     fn stats(&self) -> Stats {
-        let (traffic, rates) = self.statistics.total(self.ids.reals_used());
+        let raw = self.statistics.read(self.ids.reals_used());
+        let (traffic, rates) = self.statistics.total(&raw);
         let drop_view = |r: &DropReason| DropView {
             reason: r.name().into(),
             description: r.describe().into(),
@@ -87,7 +97,7 @@ impl Engine {
             traffic,
             rates,
             flows: self.links.iter().map(|l| l.counters.worker.flows_live.get()).sum(),
-            services: self.services.iter().map(|s| self.service_view(s)).collect(),
+            services: self.service_views(&raw),
             ports: self.port_views(),
             workers: self.links.iter().enumerate().map(|(n, l)| self.worker_view(n, l)).collect(),
             drops: DropReason::ALL.iter().map(drop_view).collect(),

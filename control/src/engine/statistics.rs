@@ -92,8 +92,14 @@ impl Statistics {
         }
     }
 
-    /// What the workers have counted on a slot since the daemon started.
-    fn raw(&self, id: RealId) -> Traffic {
+    /// What the workers have counted on all of `used` slots since the daemon started: read in the order of their
+    /// numbers, which is that of memory.
+    pub fn read(&self, used: u32) -> Vec<Traffic> {
+        (0..used).map(|n| self.raw(RealId(n))).collect()
+    }
+
+    /// What they have counted on one.
+    pub fn raw(&self, id: RealId) -> Traffic {
         let one = |l: &Arc<WorkerLink>| {
             let c = l.counters.real(id);
             Traffic {
@@ -127,7 +133,7 @@ impl Statistics {
 
     /// A server was removed: its traffic stays as it is.
     pub fn freeze(&mut self, id: RealId) {
-        let counted = self.server(id).0;
+        let counted = self.server(id, self.raw(id)).0;
         if let Some(slot) = self.slots.get_mut(id.index()) {
             slot.frozen = Some(counted);
         }
@@ -145,7 +151,7 @@ impl Statistics {
 
     /// A removed server's slot is free: its service keeps what it counted.
     pub fn retire(&mut self, service: ServiceKey, id: RealId) {
-        let counted = self.server(id).0;
+        let counted = self.server(id, self.raw(id)).0;
         let sum = self.retired.entry(service).or_default();
         *sum = sum.plus(counted);
         self.rebase(id, true);
@@ -156,29 +162,25 @@ impl Statistics {
         self.retired.remove(service);
     }
 
-    /// Traffic and rates of one slot.
-    pub fn server(&self, id: RealId) -> (Traffic, Rates) {
+    /// Traffic and rates of one slot, on which the workers have counted `raw`.
+    pub fn server(&self, id: RealId, raw: Traffic) -> (Traffic, Rates) {
         let slot = self.slot(id);
-        (slot.frozen.unwrap_or_else(|| self.raw(id).minus(slot.base)), slot.rates)
+        (slot.frozen.unwrap_or_else(|| raw.minus(slot.base)), slot.rates)
     }
 
-    /// Traffic and rates of a service, removed servers included.
-    pub fn service(&self, service: &ServiceKey, ids: &Ids) -> (Traffic, Rates) {
+    /// Traffic and rates of a service, removed servers included; `raw` says what was counted on a slot.
+    pub fn service(&self, service: &ServiceKey, ids: &Ids, raw: impl Fn(RealId) -> Traffic) -> (Traffic, Rates) {
         let retired = self.retired.get(service).copied().unwrap_or_default();
         ids.slots_of(*service).fold((retired, Rates::default()), |(t, r), (_, slot)| {
-            let (traffic, rates) = self.server(slot.id);
+            let (traffic, rates) = self.server(slot.id, raw(slot.id));
             (t.plus(traffic), r.plus(rates))
         })
     }
 
-    fn raw_total(&self, used: u32) -> Traffic {
-        (0..used).map(|n| self.raw(RealId(n))).fold(Traffic::default(), Traffic::plus)
-    }
-
-    /// Traffic and rates of everything; `used` slots were ever given out.
-    pub fn total(&self, used: u32) -> (Traffic, Rates) {
+    /// Traffic and rates of everything, `raw` being what was [`read`](Self::read).
+    pub fn total(&self, raw: &[Traffic]) -> (Traffic, Rates) {
         let rates = self.slots.iter().fold(Rates::default(), |sum, s| sum.plus(s.rates));
-        (self.raw_total(used).minus(self.total_base), rates)
+        (sum(raw).minus(self.total_base), rates)
     }
 
     /// Packets dropped for a reason by all workers.
@@ -204,7 +206,7 @@ impl Statistics {
             }
             None => {
                 self.retired.clear();
-                self.total_base = self.raw_total(ids.reals_used());
+                self.total_base = sum(&self.read(ids.reals_used()));
                 self.drops_base = DropReason::ALL.iter().map(|r| self.raw_drops(*r)).collect();
             }
         }
@@ -232,4 +234,8 @@ impl Statistics {
             slot.sampled = raw;
         }
     }
+}
+
+fn sum(all: &[Traffic]) -> Traffic {
+    all.iter().copied().fold(Traffic::default(), Traffic::plus)
 }
