@@ -4,16 +4,24 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::Api;
 use super::decode::{key, query};
 use super::error::ApiError;
 use super::toml::config_as_toml;
 use super::types::{ConfigFormat, ConfigQuery, Health, NeighbourList, PortList, ServerList, ServiceList, Timeouts};
-use crate::engine::{FlowPage, FlowQuery, ServerView, ServiceView, Stats, Status, Version};
-use crate::model::{Error, ServerKey, ServiceKey};
+use crate::engine::{FlowPage, FlowQuery, ServerView, ServiceView, Status, Version};
+use crate::model::{Error, ErrorCode, ServerKey, ServiceKey};
 
 type Answer<T> = Result<Json<T>, ApiError>;
+
+/// An answer that may be tens of megabytes: written to a plain vector, which grows by far more cheaply than
+/// what [`Json`] writes to.
+fn long(value: &impl Serialize) -> Result<Response, ApiError> {
+    let text = serde_json::to_vec(value).map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
 
 /// `GET /v1/healthz`
 pub async fn health(State(api): State<Api>) -> Answer<Health> {
@@ -32,8 +40,8 @@ pub async fn status(State(api): State<Api>) -> Answer<Status> {
 }
 
 /// `GET /v1/services`
-pub async fn services(State(api): State<Api>) -> Answer<ServiceList> {
-    Ok(Json(ServiceList { services: api.engine.services().await? }))
+pub async fn services(State(api): State<Api>) -> Result<Response, ApiError> {
+    long(&ServiceList { services: api.engine.services().await? })
 }
 
 /// `GET /v1/services/{service}`
@@ -64,8 +72,8 @@ pub async fn server(
 }
 
 /// `GET /v1/stats`
-pub async fn stats(State(api): State<Api>) -> Answer<Stats> {
-    Ok(Json(api.engine.stats().await?))
+pub async fn stats(State(api): State<Api>) -> Result<Response, ApiError> {
+    long(&api.engine.stats().await?)
 }
 
 /// `GET /v1/flows`
