@@ -2,6 +2,7 @@
 
 pub mod director;
 pub mod dissect;
+mod files;
 pub mod lab;
 pub mod language;
 pub mod listing;
