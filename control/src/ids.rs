@@ -77,8 +77,8 @@ pub struct Ids {
     services: BTreeMap<ServiceKey, Holder>,
     /// By [`RealId`]: whose it is.
     owners: Vec<Option<(ServiceKey, ServerKey)>>,
-    /// Real servers that were removed and have a slot.
-    removed: BTreeSet<(ServiceKey, ServerKey)>,
+    /// How many real servers were removed and have a slot, by service.
+    removed: BTreeMap<ServiceKey, usize>,
     /// Services that were removed and have a number.
     leaving: BTreeSet<ServiceKey>,
     service_numbers: Numbers,
@@ -106,7 +106,7 @@ impl Ids {
         Self {
             services: BTreeMap::new(),
             owners: Vec::new(),
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
             leaving: BTreeSet::new(),
             service_numbers: Numbers::new(services),
             real_numbers: Numbers::new(reals),
@@ -143,7 +143,17 @@ impl Ids {
     }
     /// How many removed servers still have a slot.
     pub fn removed(&self) -> usize {
-        self.removed.len()
+        self.removed.values().sum()
+    }
+
+    /// One of a service's is not among them any more.
+    fn not_removed(&mut self, service: &ServiceKey) {
+        if let Some(n) = self.removed.get_mut(service) {
+            *n -= 1;
+            if *n == 0 {
+                self.removed.remove(service);
+            }
+        }
     }
     /// One more than the highest number ever given to a real server.
     pub fn reals_used(&self) -> u32 {
@@ -166,7 +176,7 @@ impl Ids {
             return full("service", self.services.len().saturating_sub(after.len()));
         }
         if reals > self.real_numbers.available() {
-            return full("real server", self.removed.len());
+            return full("real server", self.removed());
         }
         Ok(())
     }
@@ -233,7 +243,7 @@ impl Ids {
             Some(slot) => {
                 let back = slot.removed.take().is_some();
                 if back {
-                    self.removed.remove(&(service, server.address));
+                    self.not_removed(&service);
                     changes.back.push(slot.id);
                 }
                 if back || is_new || server.weight > 0 {
@@ -264,7 +274,7 @@ impl Ids {
             if let Some(slot) = holder.slots.get_mut(&r.address) {
                 let predecessor = newer.unwrap_or(RealId::NONE);
                 slot.removed = Some(Removed { server: r.clone(), predecessor, generation, idle_since: None });
-                self.removed.insert((c.key, r.address));
+                *self.removed.entry(c.key).or_default() += 1;
                 changes.removed.push(slot.id);
                 changes.touched.push(slot.id);
             }
@@ -281,16 +291,18 @@ impl Ids {
         in_use: impl Fn(RealId) -> bool,
     ) -> Vec<(ServiceKey, ServerKey, RealId)> {
         let mut gone = Vec::new();
-        for (service, server) in &self.removed {
-            let slot = self.services.get_mut(service).and_then(|h| h.slots.get_mut(server));
-            let Some((id, removed)) = slot.and_then(|s| Some((s.id, s.removed.as_mut()?))) else { continue };
-            if removed.generation > adopted || in_use(id) {
-                removed.idle_since = None;
-                continue;
-            }
-            let since = *removed.idle_since.get_or_insert(now);
-            if now.saturating_sub(since) >= LINGER_MS {
-                gone.push((*service, *server, id));
+        for service in self.removed.keys() {
+            let slots = self.services.get_mut(service).into_iter().flat_map(|h| h.slots.iter_mut());
+            for (server, slot) in slots {
+                let Some(removed) = &mut slot.removed else { continue };
+                if removed.generation > adopted || in_use(slot.id) {
+                    removed.idle_since = None;
+                    continue;
+                }
+                let since = *removed.idle_since.get_or_insert(now);
+                if now.saturating_sub(since) >= LINGER_MS {
+                    gone.push((*service, *server, slot.id));
+                }
             }
         }
         for (service, server, id) in &gone {
@@ -299,7 +311,7 @@ impl Ids {
             }
             self.owners[id.index()] = None;
             self.real_numbers.free.push_back(id.0);
-            self.removed.remove(&(*service, *server));
+            self.not_removed(service);
         }
         self.release_services();
         gone
