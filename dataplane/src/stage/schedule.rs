@@ -44,8 +44,15 @@ pub enum Refused {
 /// Gives every missed lane a flow, and makes it ready, or refuses it.
 #[inline]
 pub fn schedule<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, io: &mut I, burst: &mut Burst<I::Buf>) {
+    // What `track` did not find has been opened by an earlier lane since, or is not there: one bit for the hashes
+    // of those.
+    let mut opened = 0_u64;
     for i in burst.missed {
-        match open_or_find(s, core, &burst.lanes[i]) {
+        let lane = &burst.lanes[i];
+        let bit = 1 << (lane.hash.0 & 63);
+        let is_new = lane.flow == FlowId::NONE && opened & bit == 0;
+        opened |= bit;
+        match if is_new { open(s, core, lane, false) } else { open_or_find(s, core, lane) } {
             Ok(id) => {
                 burst.lanes[i].flow = id;
                 if core.flows.get(id).flags & flags::ONE_PACKET == 0 {

@@ -34,7 +34,10 @@ pub fn track<I: PacketIo>(s: &Snapshot, core: &mut Core<I::Buf>, burst: &mut Bur
                     hits.insert(i);
                 }
             }
-            None if burst.lanes[i].direction == Direction::Request => burst.missed.insert(i),
+            None if burst.lanes[i].direction == Direction::Request => {
+                burst.lanes[i].flow = FlowId::NONE;
+                burst.missed.insert(i);
+            }
             None => burst.slow.insert(i),
         }
     }
