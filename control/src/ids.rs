@@ -12,6 +12,13 @@ use crate::model::{Error, ErrorCode, ListChange, RealServer, ServerKey, Service,
 /// Milliseconds that a slot without flows is kept after every worker knows of the removal:
 /// packets on their way between workers may still name it.
 const LINGER_MS: u64 = 1000;
+/// The same where few are kept: one that is added again soon finds its counters, as in the kernel.
+const KEPT_MS: u64 = 120_000;
+/// Most real servers, and services, that are kept so long: less than what there is room for beyond the limits.
+const KEPT_SERVERS: usize = 32;
+const KEPT_SERVICES: usize = 8;
+/// Servers of a service that is too large for it.
+const LONG: usize = 1024;
 
 /// The slot of a real server.
 #[derive(Clone, Debug, PartialEq)]
@@ -291,16 +298,19 @@ impl Ids {
         in_use: impl Fn(RealId) -> bool,
     ) -> Vec<(ServiceKey, ServerKey, RealId)> {
         let mut gone = Vec::new();
+        let few = self.removed() <= KEPT_SERVERS && self.leaving.len() <= KEPT_SERVICES;
         for service in self.removed.keys() {
-            let slots = self.services.get_mut(service).into_iter().flat_map(|h| h.slots.iter_mut());
-            for (server, slot) in slots {
+            let Some(holder) = self.services.get_mut(service) else { continue };
+            // A long list is not to be looked through for so long.
+            let linger = if few && holder.slots.len() <= LONG { KEPT_MS } else { LINGER_MS };
+            for (server, slot) in &mut holder.slots {
                 let Some(removed) = &mut slot.removed else { continue };
                 if removed.generation > adopted || in_use(slot.id) {
                     removed.idle_since = None;
                     continue;
                 }
                 let since = *removed.idle_since.get_or_insert(now);
-                if now.saturating_sub(since) >= LINGER_MS {
+                if now.saturating_sub(since) >= linger {
                     gone.push((*service, *server, slot.id));
                 }
             }

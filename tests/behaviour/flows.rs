@@ -297,3 +297,21 @@ fn strays_are_told_of_from_nat_servers_of_services_and_marks() {
         assert_eq!(lab.field("proto") == "icmp", told, "{from}");
     }
 }
+
+#[test]
+fn a_servers_counters_are_found_again_for_two_minutes() {
+    for (seconds, found) in [(100, true), (130, false)] {
+        let mut lab = Lab::new(&["-A -u 10.9.0.1:53 -s rr -o", "-a -u 10.9.0.1:53 -r 10.2.0.11:53 -m"]);
+        lab.send("c udp 10.1.0.1:4000 > 10.9.0.1:53 len=4");
+        lab.ipvsadm("-d -u 10.9.0.1:53 -r 10.2.0.11:53");
+        lab.sleep(seconds);
+        lab.ipvsadm("-a -u 10.9.0.1:53 -r 10.2.0.11:53 -m");
+        let counts = lab.line("-Ln --stats", "-> 10.2.0.11:53");
+        assert_eq!(counts.ends_with(" 1 1 0 32 0"), found, "{seconds} s: {counts}");
+        // Another service's are its own.
+        lab.ipvsadm("-D -u 10.9.0.1:53");
+        lab.ipvsadm("-A -u 10.9.0.1:53 -s rr");
+        lab.ipvsadm("-a -u 10.9.0.1:53 -r 10.2.0.11:53 -m");
+        assert!(lab.line("-Ln --stats", "-> 10.2.0.11:53").ends_with(" 0 0 0 0 0"));
+    }
+}
