@@ -181,11 +181,11 @@ impl FlowRecord {
         addresses | (u64::from(ports) | flags << 32) | u64::from(proto_state) == 0
     }
 
-    /// Whether the packet is one of this flow's, whatever state that is in and whoever serves it.
-    pub fn has_request(&self, p: &RequestV4) -> bool {
-        let [_, state] = p.proto_state.to_ne_bytes();
-        let steady = Self { state, flags: flags::V4, ..*self };
-        self.flags & (flags::LIVE | flags::TEMPLATE | flags::V4) == flags::LIVE | flags::V4 && steady.is_steady(p)
+    /// A live flow's record as it would stand in `state` with nothing that keeps it from the fast stage: to ask whether
+    /// a packet is one of the flow's, whatever has become of that. None of a template.
+    pub fn as_steady(&self, state: u8) -> Option<Self> {
+        let is_flow = self.flags & (flags::LIVE | flags::TEMPLATE) == flags::LIVE;
+        is_flow.then_some(Self { state, flags: self.flags & flags::V4, ..*self })
     }
 
     /// For a template: for how long a new flow keeps it, milliseconds. It stands where other

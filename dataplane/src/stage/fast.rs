@@ -357,7 +357,8 @@ fn search(flows: &FlowTable, q: &mut Quick) -> bool {
     if q.ip_len == 0 {
         return false;
     }
-    if flows.get(q.flow).has_request(&q.request) {
+    let [_, state] = q.request.proto_state.to_ne_bytes();
+    if flows.get(q.flow).as_steady(state).is_some_and(|r| r.is_steady(&q.request)) {
         q.flow = FlowId::NONE;
         return false;
     }

@@ -80,6 +80,16 @@ fn foreign((workers, own): Own, quick: &[Quick]) -> Lanes {
     Lanes(lanes >> (BURST - quick.len().clamp(1, BURST)))
 }
 
+/// Tells of one lane after the other whether this worker owns it, and notes those that it does not.
+#[inline(always)]
+pub(super) fn noting((workers, own): Own, foreign: &mut Lanes) -> impl FnMut(usize, FlowHash) -> bool {
+    move |i, hash| {
+        let is_own = hash.owner(workers) == own;
+        foreign.0 |= u64::from(!is_own) << (i & (BURST - 1));
+        is_own
+    }
+}
+
 /// Hands requests over IPv4 to who owns their flow, and closes up what remains of the burst without
 /// the lanes `sent`. Returns how many it handed over; if none, nothing has moved.
 #[inline(never)]

@@ -118,16 +118,12 @@ fn look_steering<I: PacketIo, F: Family<N>, const N: usize>(
     burst: &mut Burst<I::Buf>,
     lanes: &mut Lanes,
     mac: u64,
-    (workers, own): Own,
+    own: Own,
 ) -> Lanes {
     let mut foreign = Lanes(0);
-    let plain = look::<_, F, N>(core, burst, *lanes, mac, |i, hash| {
-        let is_own = hash.owner(workers) == own;
-        foreign.0 |= u64::from(!is_own) << (i & (BURST - 1));
-        is_own
-    });
+    let plain = look::<_, F, N>(core, burst, *lanes, mac, foreign::noting(own, &mut foreign));
     let mut last = (F::Client::default(), Ip::UNSPECIFIED, false);
-    foreign::hand_over(core, io, burst, foreign, workers, F::KIND, |buf, q| {
+    foreign::hand_over(core, io, burst, foreign, own.0, F::KIND, |buf, q| {
         let Some(h) = buf.data().first_chunk::<N>() else { return false };
         let (client, from) = (F::client(h, q), F::sender(h));
         if (client, from) != (last.0, last.1) {

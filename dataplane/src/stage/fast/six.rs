@@ -50,16 +50,12 @@ fn look_steering<I: PacketIo>(
     burst: &mut Burst<I::Buf>,
     lanes: Lanes,
     mac: u64,
-    (workers, own): Own,
+    own: Own,
 ) -> (Lanes, u64) {
     let mut foreign = Lanes(0);
-    let (plain, bytes) = look(core, burst, lanes, mac, |i, hash| {
-        let is_own = hash.owner(workers) == own;
-        foreign.0 |= u64::from(!is_own) << (i & (BURST - 1));
-        is_own
-    });
+    let (plain, bytes) = look(core, burst, lanes, mac, foreign::noting(own, &mut foreign));
     let mut last = (Ip::UNSPECIFIED, false);
-    foreign::hand_over(core, io, burst, foreign, workers, Kind::Request6, |buf, _| {
+    foreign::hand_over(core, io, burst, foreign, own.0, Kind::Request6, |buf, _| {
         let Some(h) = buf.data().first_chunk::<HEAD>() else { return false };
         let vip = Ip(at::<38, 16, _>(h));
         if vip != last.0 {
@@ -157,9 +153,7 @@ pub(super) fn settle<B: PacketBuf>(s: &Snapshot, core: &mut Core<B>, burst: &mut
 fn search(flows: &FlowTable, h: &[u8; HEAD], q: &mut Quick) -> bool {
     let proto_state = q.request.proto_state;
     let [_, state] = proto_state.to_ne_bytes();
-    let guess = flows.get(q.flow);
-    let steady = FlowRecord { state, flags: 0, ..*guess };
-    if guess.flags & (flags::LIVE | flags::TEMPLATE | flags::V4) == flags::LIVE && is_steady(&steady, h, proto_state) {
+    if flows.get(q.flow).as_steady(state).is_some_and(|r| is_steady(&r, h, proto_state)) {
         q.flow = FlowId::NONE;
         return false;
     }
